@@ -1,0 +1,1 @@
+"""The HTTP front door: names to content or function to bytes."""

@@ -1,0 +1,1 @@
+"""One edge node: a process that works and earns."""

@@ -1,0 +1,1 @@
+"""How a function runs: engines, pools, limits, sandbox tiers and bundling."""

@@ -1,0 +1,1 @@
+"""Tools for tests of Lichen and of networks built on it."""
