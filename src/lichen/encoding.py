@@ -15,7 +15,6 @@ import msgspec
 from lichen.errors import UserError
 
 T = TypeVar("T")
-_BINARY = (bytes,)
 
 
 class Scalar(Protocol):
@@ -38,6 +37,10 @@ def _encode_scalar(value: object) -> object:
     raise NotImplementedError(f"{type(value).__name__} has no wire form")
 
 
+_encode_msgpack = msgspec.msgpack.Encoder(enc_hook=_encode_scalar).encode
+_decode_msgpack = msgspec.msgpack.Decoder().decode
+
+
 def _decode_scalar(kind: type[Any], value: object) -> object:
     if hasattr(kind, "from_wire"):
         return kind.from_wire(value)
@@ -45,8 +48,11 @@ def _decode_scalar(kind: type[Any], value: object) -> object:
 
 
 def to_builtins(value: object) -> Any:
-    """Turn a struct into plain dicts, lists, strings, integers and bytes."""
-    return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=_encode_scalar)
+    """Turn a struct into plain dicts, lists, strings, integers and bytes.
+
+    The way through msgpack keeps bytes and turns tuples into lists, all of it in C.
+    """
+    return _decode_msgpack(_encode_msgpack(value))
 
 
 def canonical(value: object) -> bytes:
