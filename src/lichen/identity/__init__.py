@@ -2,5 +2,15 @@
 
 from lichen.identity.address import ZERO_ADDRESS, Address, keccak256
 from lichen.identity.keys import KeyKind, PrivateKey, PublicKey, recover
+from lichen.identity.signing import signing_digest
 
-__all__ = ["ZERO_ADDRESS", "Address", "KeyKind", "PrivateKey", "PublicKey", "keccak256", "recover"]
+__all__ = [
+    "ZERO_ADDRESS",
+    "Address",
+    "KeyKind",
+    "PrivateKey",
+    "PublicKey",
+    "keccak256",
+    "recover",
+    "signing_digest",
+]

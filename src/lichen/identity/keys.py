@@ -1,8 +1,10 @@
 """Three kinds of keys behind one type: ed25519, secp256k1 and p256.
 
-Every signature is over a 32-byte digest that the caller computed, with its domain separation. A
-public key travels as its multicodec prefix and compressed bytes (the content of a did:key), so the
-kind can never be confused. Signatures are 64 bytes (`r || s` with low s, or Ed25519's own), 65 for
+Signatures of the network are over a 32-byte digest that the caller computed, with its domain
+separation (`sign`, `verify`). Standards that sign a whole message, such as RFC 9421, go through
+`sign_message` and `verify_message`, which do what the standard's algorithm does. A public key
+travels as its multicodec prefix and compressed bytes (the content of a did:key), so the kind can
+never be confused. Signatures are 64 bytes (`r || s` with low s, or Ed25519's own), 65 for
 secp256k1, whose last byte is the recovery id that contracts need.
 """
 
@@ -10,8 +12,9 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
 import secrets
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import coincurve
 import nacl.bindings
@@ -102,6 +105,20 @@ class PublicKey:
             return recover(digest, signature) == self
         return _verify_p256(self._native, digest, signature)
 
+    def verify_message(self, message: bytes, signature: bytes) -> bool:
+        """Tell whether `signature` is over a whole message, as standards define it; never raises.
+
+        Ed25519 takes the message as it is (RFC 8032); the ECDSA kinds take its SHA-256. For p256
+        either half of s is accepted, because other signers (WebCrypto) do not normalise it: such a
+        signature must not serve as an identifier.
+        """
+        if self.kind is KeyKind.ED25519:
+            return _verify_ed25519(self.compressed, message, signature)
+        digest = hashlib.sha256(message).digest()
+        if self.kind is KeyKind.SECP256K1:
+            return recover(digest, signature) == self
+        return _verify_p256(self._native, digest, signature, low_s_only=False)
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, PublicKey)
@@ -168,9 +185,18 @@ class PrivateKey:
         r, s = utils.decode_dss_signature(der)
         return r.to_bytes(32, "big") + min(s, _P256_ORDER - s).to_bytes(32, "big")
 
+    def sign_message(self, message: bytes) -> bytes:
+        """Sign a whole message as standards do (see `PublicKey.verify_message`)."""
+        if self.kind is KeyKind.ED25519:
+            return bytes(nacl.bindings.crypto_sign(message, self._native)[:64])
+        return self.sign(hashlib.sha256(message).digest())
+
     def secret_bytes(self) -> bytes:
         """Return the 32 secret bytes, for the vault alone."""
         return self._secret
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key is not pickled or copied; keep it in the vault")
 
     def __repr__(self) -> str:
         return f"PrivateKey(of {self.address})"
@@ -224,11 +250,13 @@ def _verify_ed25519(key: bytes, digest: bytes, signature: bytes) -> bool:
     return True
 
 
-def _verify_p256(key: ec.EllipticCurvePublicKey, digest: bytes, signature: bytes) -> bool:
+def _verify_p256(
+    key: ec.EllipticCurvePublicKey, digest: bytes, signature: bytes, *, low_s_only: bool = True
+) -> bool:
     if len(signature) != 64:
         return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    if s > _P256_ORDER // 2:
+    if low_s_only and s > _P256_ORDER // 2:
         return False
     try:
         key.verify(utils.encode_dss_signature(r, s), digest, _PREHASHED)
