@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RECEIPT_BYTES_MAX = 64 * 1024
 BATCH_MAX = 4096
 BATCH_DOMAIN = "lichen/receipts/1"
-NO_BATCH = Digest(bytes(32))
+NO_BATCH = bytes(32)
 
 
 class FunctionRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

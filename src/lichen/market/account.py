@@ -1,0 +1,137 @@
+"""The two books of a payment channel: what a node is owed, and what a payer has signed for.
+
+Both are plain state without I/O. Work runs on credit: the node starts a run while less than
+`credit` is unpaid, then asks for a voucher; the payer signs a cumulative amount that covers exactly
+the runs it placed, each at most at its ceiling. So the node can lose `credit` and the runs in
+flight, the payer nothing beyond what it agreed to per run.
+"""
+
+from __future__ import annotations
+
+import collections
+
+import msgspec
+
+from lichen.errors import PaymentRequiredError, PeerError, VerificationError
+
+STATEMENT_RUNS_MAX = 10_000
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """One run on a statement: the receipt's sequence number, the run, and its amount."""
+
+    sequence: int
+    run: str
+    amount: int
+
+
+class PayeeBook:
+    """What one channel owes this node. Amounts are cumulative since the channel opened.
+
+    `owed` counts every finished run, `durable` those whose receipts are on disk, `paid` is the
+    latest voucher. `acknowledged` is the sequence of the last receipt that a voucher covered.
+    """
+
+    def __init__(
+        self, deposit: int, *, owed: int = 0, paid: int = 0, acknowledged: int = -1
+    ) -> None:
+        self.deposit = deposit
+        self.owed = owed
+        self.durable = owed
+        self.paid = paid
+        self.acknowledged = acknowledged
+        self.lines: collections.deque[Line] = collections.deque()
+
+    @property
+    def unpaid(self) -> int:
+        """What the node would lose if the payer left now."""
+        return self.owed - self.paid
+
+    def admit(self, ceiling: int, credit: int) -> None:
+        """Raise PaymentRequiredError when a run up to `ceiling` may not start."""
+        if self.owed - self.paid >= credit:
+            raise PaymentRequiredError(
+                f"{self.owed - self.paid} is unpaid, the credit is {credit}",
+                hint="send a voucher for the channel's statement, then repeat the request",
+            )
+        if self.owed + ceiling > self.deposit:
+            raise PaymentRequiredError(
+                "the channel's deposit does not cover another run",
+                hint="top the channel up by `lichen deploy` or a TopUpChannel transaction",
+            )
+
+    def charge(self, amount: int) -> None:
+        """Count a finished run."""
+        self.owed += amount
+
+    def record(self, line: Line) -> None:
+        """Put a run whose receipt is on disk on the next statement."""
+        self.durable += line.amount
+        self.lines.append(line)
+
+    def statement(self) -> tuple[Line, ...]:
+        """Return the runs not yet paid for, oldest first, at most STATEMENT_RUNS_MAX."""
+        return tuple(self.lines)[:STATEMENT_RUNS_MAX]
+
+    def accept(self, cumulative: int) -> None:
+        """Take a verified voucher; raise VerificationError when it does not raise the sum."""
+        if cumulative <= self.paid:
+            raise VerificationError(
+                f"the voucher's {cumulative} is not above the {self.paid} already paid",
+                hint="vouchers are cumulative: sign the new total",
+            )
+        if cumulative > self.deposit:
+            raise VerificationError("the voucher is above the channel's deposit")
+        self.paid = cumulative
+        settled = self.durable - sum(line.amount for line in self.lines)
+        while self.lines and settled + self.lines[0].amount <= cumulative:
+            line = self.lines.popleft()
+            settled += line.amount
+            self.acknowledged = line.sequence
+
+
+class PayerBook:
+    """What a payer has signed on one channel, and the runs that it has placed and not yet paid.
+
+    `placed` maps a run to its ceiling; it holds at most `placed_max` entries, the bound on what a
+    node may leave unbilled.
+    """
+
+    def __init__(self, deposit: int, *, signed: int = 0, redeemed: int = 0) -> None:
+        self.deposit = deposit
+        self.signed = max(signed, redeemed)
+        self.placed: dict[str, int] = {}
+        self.forgiven = 0
+
+    def place(self, run: str, ceiling: int) -> None:
+        """Remember a run that was sent to the node."""
+        self.placed[run] = ceiling
+
+    def approve(self, owed: int, lines: tuple[Line, ...], recall: int) -> int:
+        """Return the cumulative amount to sign for a statement that asks for `owed` in total.
+
+        `recall` is how much may be paid for runs placed before this payer last restarted, which it
+        no longer remembers one by one. Raises PeerError when the node bills what was never placed,
+        twice, or above a ceiling.
+        """
+        total = 0
+        for line in lines:
+            ceiling = self.placed.pop(line.run, None)
+            if ceiling is None:
+                self.forgiven += line.amount
+                if self.forgiven > recall:
+                    raise PeerError(
+                        f"the node bills run {line.run}, which was never placed with it",
+                        hint="the node is no longer used; its vouchers stay as they are",
+                    )
+            elif line.amount > ceiling:
+                raise PeerError(f"the node bills {line.amount} for run {line.run}, over {ceiling}")
+            total += line.amount
+        if owed != self.signed + total:
+            raise PeerError(
+                f"the node claims {owed} in total, the statement comes to {self.signed + total}"
+            )
+        if owed > self.deposit:
+            raise PeerError("the node bills more than the channel's deposit")
+        self.signed = owed
+        return owed

@@ -1,0 +1,297 @@
+"""The log of receipts and vouchers: what was acknowledged is on disk, in batches, once each.
+
+A finished run is encoded at once and joins the pending batch; the batch is signed and committed by
+one fsync. `flush` is what group-commits; whoever needs a receipt to be durable awaits it. Receipts
+are appended in sequence and never changed; the oldest paid ones go once `receipts_max` is passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import libipld
+import lmdb
+import msgspec
+
+from lichen.encoding import from_json, to_json
+from lichen.errors import CorruptionError, MachineError, NotFoundError
+from lichen.identity.digest import Digest
+from lichen.market import merkle
+from lichen.market.account import Line, PayeeBook
+from lichen.market.receipt import BATCH_MAX, NO_BATCH, Receipt, assemble, sign_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lichen.identity import PrivateKey
+
+PENDING_MAX = 65_536
+RECEIPTS_MAX = 10_000_000
+LOG_BYTES_MAX = 64 * 2**30  # address space, not disk: the file grows as it is used
+_SEQUENCE_BYTES = 8
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """One signed batch as it is stored."""
+
+    sequence: int
+    previous: bytes
+    first: int
+    count: int
+    root: bytes
+    signature: bytes
+
+
+class ChannelRecord(msgspec.Struct, frozen=True):
+    """The durable part of a PayeeBook, with the latest voucher's signature."""
+
+    owed: str
+    paid: str
+    acknowledged: int
+    voucher: bytes = b""
+
+
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """A finished run on its way to disk."""
+
+    run: str
+    channel: bytes
+    amount: int
+    body: bytes
+
+
+class ReceiptLog:
+    """Receipts, their batches and the channels' books of one node, in one LMDB environment."""
+
+    def __init__(
+        self, path: str, key: PrivateKey, network: bytes, *, receipts_max: int = RECEIPTS_MAX
+    ) -> None:
+        """Open or create the log; raise CorruptionError when it is another node's or network's."""
+        os.makedirs(path, exist_ok=True)
+        self._key = key
+        self._network = network
+        self._receipts_max = receipts_max
+        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=5, metasync=False)
+        self._bodies, self._runs, self._batches, self._channels, self._meta = (
+            self._env.open_db(name.encode())
+            for name in ("bodies", "runs", "batches", "channels", "meta")
+        )
+        self._pending: list[Pending] = []
+        self._flushing = asyncio.Lock()
+        self._check_owner()
+        self._next, self._last = self._read_end()
+
+    def _check_owner(self) -> None:
+        owner = self._network + self._key.public.encode()
+        with self._env.begin(write=True, db=self._meta) as txn:
+            known = txn.get(b"owner")
+            if known is None:
+                txn.put(b"owner", owner)
+            elif known != owner:
+                raise CorruptionError(
+                    "this receipt log belongs to another node or network",
+                    hint="give each node a home folder of its own",
+                )
+
+    def _read_end(self) -> tuple[int, Batch | None]:
+        with self._env.begin(db=self._batches) as txn:
+            cursor = txn.cursor()
+            if not cursor.last():
+                return 0, None
+            batch = msgspec.msgpack.decode(cursor.value(), type=Batch)
+        return batch.first + batch.count, batch
+
+    # --- appending -----------------------------------------------------------------------------
+
+    def append(self, run: str, channel: bytes, amount: int, body: dict[str, Any]) -> None:
+        """Add a finished run to the pending batch; durable once `flush` returns."""
+        self._pending.append(Pending(run, channel, amount, libipld.encode_dag_cbor(body)))
+
+    @property
+    def pending(self) -> int:
+        """How many runs wait for their fsync; callers refuse work above PENDING_MAX."""
+        return len(self._pending)
+
+    async def flush(self, books: dict[bytes, PayeeBook]) -> None:
+        """Sign and fsync everything appended before the call, in batches of at most BATCH_MAX."""
+        async with self._flushing:
+            while self._pending:
+                runs, self._pending = self._pending[:BATCH_MAX], self._pending[BATCH_MAX:]
+                try:
+                    await asyncio.to_thread(self._commit, runs, books)
+                except BaseException:
+                    self._pending = runs + self._pending
+                    raise
+                for offset, entry in enumerate(runs):
+                    line = Line(self._next + offset, entry.run, entry.amount)
+                    if (book := books.get(entry.channel)) is not None:
+                        book.record(line)
+                self._next += len(runs)
+
+    def _commit(self, runs: list[Pending], books: dict[bytes, PayeeBook]) -> None:
+        leaves = [merkle.leaf_hash(entry.body) for entry in runs]
+        sequence = 0 if self._last is None else self._last.sequence + 1
+        previous = NO_BATCH if self._last is None else self._last.root
+        root, signature = sign_batch(self._key, self._network, sequence, previous, leaves)
+        batch = Batch(sequence, previous, self._next, len(runs), root, signature)
+        owed: dict[bytes, int] = {}
+        for entry in runs:
+            owed[entry.channel] = owed.get(entry.channel, 0) + entry.amount
+        self._write(lambda txn: self._put_batch(txn, batch, runs, owed, books))
+        self._last = batch
+
+    def _put_batch(
+        self, txn: lmdb.Transaction, batch: Batch, runs: list[Pending],
+        owed: dict[bytes, int], books: dict[bytes, PayeeBook],
+    ) -> None:  # fmt: skip
+        bodies, ids = self._bodies, self._runs
+        for number, entry in enumerate(runs, batch.first):
+            key = number.to_bytes(_SEQUENCE_BYTES, "big")
+            txn.put(key, entry.body, db=bodies, append=True)
+            txn.put(entry.run.encode(), key, db=ids)
+        first = batch.first.to_bytes(_SEQUENCE_BYTES, "big")
+        txn.put(first, msgspec.msgpack.encode(batch), db=self._batches, append=True)
+        for channel, amount in owed.items():
+            record = self._channel(txn, channel)
+            changed = msgspec.structs.replace(record, owed=str(int(record.owed) + amount))
+            txn.put(channel, to_json(changed), db=self._channels)
+        self._prune(txn, batch, books)
+
+    def _prune(self, txn: lmdb.Transaction, newest: Batch, books: dict[bytes, PayeeBook]) -> None:
+        """Drop the oldest batch once the bound is passed and no statement still needs it."""
+        end = newest.first + newest.count
+        unpaid = min(
+            (book.lines[0].sequence for book in books.values() if book.lines), default=newest.first
+        )
+        cursor = txn.cursor(db=self._batches)
+        if not cursor.first():
+            return
+        batch = msgspec.msgpack.decode(cursor.value(), type=Batch)
+        if end - batch.first <= self._receipts_max or batch.first + batch.count > unpaid:
+            return
+        for number in range(batch.first, batch.first + batch.count):
+            key = number.to_bytes(_SEQUENCE_BYTES, "big")
+            body = bytes(txn.pop(key, db=self._bodies) or b"")
+            txn.delete(libipld.decode_dag_cbor(body)["run"].encode(), db=self._runs)
+        cursor.delete()
+
+    def save_voucher(self, channel: bytes, book: PayeeBook, signature: bytes) -> None:
+        """Fsync a voucher that `book` accepted; only then may it be acknowledged."""
+
+        def put(txn: lmdb.Transaction) -> None:
+            record = msgspec.structs.replace(
+                self._channel(txn, channel),
+                paid=str(book.paid),
+                acknowledged=book.acknowledged,
+                voucher=signature,
+            )
+            txn.put(channel, to_json(record), db=self._channels)
+
+        self._write(put)
+
+    def _write(self, work: Any) -> None:
+        """Run `work(txn)` in one durable transaction."""
+        try:
+            with self._env.begin(write=True) as txn:
+                work(txn)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise MachineError(
+                f"receipts cannot be written: {error}",
+                hint="free disk space; the node takes no paid work until it can write",
+            ) from error
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def _channel(self, txn: lmdb.Transaction, channel: bytes) -> ChannelRecord:
+        data = txn.get(channel, db=self._channels)
+        return from_json(bytes(data), ChannelRecord) if data else ChannelRecord("0", "0", -1)
+
+    def open_book(self, channel: bytes, deposit: int) -> tuple[PayeeBook, bytes]:
+        """Return a channel's book as of the last fsync, and its latest voucher's signature."""
+        with self._env.begin() as txn:
+            record = self._channel(txn, channel)
+        book = PayeeBook(
+            deposit,
+            owed=int(record.owed),
+            paid=int(record.paid),
+            acknowledged=record.acknowledged,
+        )
+        book.lines.extend(self._unpaid_lines(channel, record))
+        return book, record.voucher
+
+    def _unpaid_lines(self, channel: bytes, record: ChannelRecord) -> Iterator[Line]:
+        text, unpaid = channel.hex(), int(record.owed) - int(record.paid)
+        start = (record.acknowledged + 1).to_bytes(_SEQUENCE_BYTES, "big")
+        with self._env.begin(db=self._bodies) as txn:
+            cursor = txn.cursor()
+            found = unpaid > 0 and cursor.set_range(start)
+            while found:
+                body = libipld.decode_dag_cbor(cursor.value())
+                if body["price"]["channel"] == text:
+                    sequence = int.from_bytes(cursor.key(), "big")
+                    yield Line(sequence, body["run"], int(body["price"]["amount"]))
+                found = cursor.next()
+
+    def receipt(self, run: str) -> Receipt:
+        """Return the signed receipt of a durable run; raise NotFoundError."""
+        with self._env.begin() as txn:
+            key = txn.get(run.encode()[:256], db=self._runs)
+            if key is None:
+                raise NotFoundError(
+                    f"no receipt of run {run[:80]!r} here",
+                    hint="receipts are kept by the node that ran it, for a bounded time",
+                )
+            batch = self._batch_of(txn, key)
+            bodies = [
+                bytes(txn.get(number.to_bytes(_SEQUENCE_BYTES, "big"), db=self._bodies) or b"")
+                for number in range(batch.first, batch.first + batch.count)
+            ]
+        index = int.from_bytes(key, "big") - batch.first
+        leaves = [merkle.leaf_hash(body) for body in bodies]
+        return assemble(
+            bodies[index], self._key.public, batch.sequence, batch.previous,
+            leaves, index, batch.signature,
+        )  # fmt: skip
+
+    def _batch_of(self, txn: lmdb.Transaction, key: bytes) -> Batch:
+        cursor = txn.cursor(db=self._batches)
+        if not (cursor.set_range(key) and cursor.key() == key) and not cursor.prev():
+            raise CorruptionError("a receipt belongs to no batch", hint="restore the node's home")
+        return msgspec.msgpack.decode(cursor.value(), type=Batch)
+
+    def is_durable(self, run: str) -> bool:
+        """Tell whether the receipt of `run` is on disk."""
+        with self._env.begin(db=self._runs) as txn:
+            return txn.get(run.encode()[:256]) is not None
+
+    def vouchers(self) -> list[tuple[bytes, int, bytes]]:
+        """Return (channel, cumulative, signature) of every channel's latest voucher."""
+        with self._env.begin(db=self._channels) as txn:
+            records = [(bytes(key), from_json(data, ChannelRecord)) for key, data in txn.cursor()]
+        return [(key, int(rec.paid), rec.voucher) for key, rec in records if rec.voucher]
+
+    def root_since(self, first: int) -> tuple[Digest, int]:
+        """Return the root over the batches from receipt `first` on, and their receipts' number.
+
+        It is the Merkle root over the batches' own roots, and what a node settles an epoch with.
+        """
+        with self._env.begin(db=self._batches) as txn:
+            cursor = txn.cursor()
+            cursor.set_range(first.to_bytes(_SEQUENCE_BYTES, "big"))
+            batches = [
+                msgspec.msgpack.decode(value, type=Batch)
+                for value in cursor.iternext(keys=False, values=True)
+            ]
+        root = merkle.root([merkle.leaf_hash(batch.root) for batch in batches])
+        return Digest(root), sum(batch.count for batch in batches)
+
+    @property
+    def count(self) -> int:
+        """How many receipts were ever made durable here."""
+        return self._next
+
+    def close(self) -> None:
+        """Close the environment; pending runs must have been flushed."""
+        self._env.close()

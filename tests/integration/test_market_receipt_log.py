@@ -1,0 +1,90 @@
+"""The receipt log against a real disk: nothing acknowledged is lost, restarts change nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from lichen.encoding import to_builtins
+from lichen.errors import CorruptionError, NotFoundError
+from lichen.identity import PrivateKey
+from lichen.identity.digest import Digest
+from lichen.market.account import PayeeBook
+from lichen.market.receipt import write_receipt
+from lichen.market.receipt_log import ReceiptLog
+from lichen.verify.receipt import verify_receipt
+from tests.unit.test_market_receipt import KEY, NETWORK, make_body
+
+CHANNEL = bytes(32)
+
+
+def _append(log: ReceiptLog, book: PayeeBook, runs: range, amount: int = 5) -> None:
+    for run in runs:
+        book.charge(amount)
+        log.append(f"ab-{run}", CHANNEL, amount, to_builtins(make_body(run, amount)))
+
+
+async def test_flushed_receipts_verify_and_survive_reopening(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    _append(log, book, range(5000))
+    await log.flush({CHANNEL: book})
+    log.close()
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    assert log.count == 5000
+    for run in (0, 4095, 4096, 4999):
+        receipt = log.receipt(f"ab-{run}")
+        assert verify_receipt(write_receipt(receipt), network=NETWORK).receipt.run == f"ab-{run}"
+    with pytest.raises(NotFoundError):
+        log.receipt("ab-5000")
+    log.close()
+
+
+async def test_a_reopened_book_asks_for_exactly_what_no_voucher_covered(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    books = {CHANNEL: book}
+    _append(log, book, range(10))
+    await log.flush(books)
+    book.accept(50)
+    log.save_voucher(CHANNEL, book, b"s" * 65)
+    _append(log, book, range(10, 13))
+    await log.flush(books)
+    log.close()
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    book, voucher = log.open_book(CHANNEL, 10**6)
+    assert (book.owed, book.paid, voucher) == (65, 50, b"s" * 65)
+    assert [line.run for line in book.statement()] == ["ab-10", "ab-11", "ab-12"]
+    assert log.vouchers() == [(CHANNEL, 50, b"s" * 65)]
+    log.close()
+
+
+async def test_the_oldest_paid_batches_go_once_the_bound_is_passed(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK, receipts_max=20)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    for start in range(0, 100, 10):
+        _append(log, book, range(start, start + 10))
+        await log.flush({CHANNEL: book})
+        book.accept(book.owed)
+        log.save_voucher(CHANNEL, book, b"s" * 65)
+    with pytest.raises(NotFoundError):
+        log.receipt("ab-0")
+    assert log.receipt("ab-99").run == "ab-99"
+    log.close()
+
+
+async def test_unpaid_receipts_are_kept_whatever_the_bound(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK, receipts_max=5)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    for start in range(0, 50, 10):
+        _append(log, book, range(start, start + 10))
+        await log.flush({CHANNEL: book})
+    assert log.receipt("ab-0").run == "ab-0"
+    log.close()
+
+
+def test_a_log_of_another_node_is_refused(tmp_path: Path) -> None:
+    ReceiptLog(str(tmp_path), KEY, NETWORK).close()
+    with pytest.raises(CorruptionError):
+        ReceiptLog(str(tmp_path), PrivateKey.generate(), NETWORK)
+    with pytest.raises(CorruptionError):
+        ReceiptLog(str(tmp_path), KEY, Digest(bytes(32)))
