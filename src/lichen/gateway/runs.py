@@ -1,0 +1,152 @@
+"""What became of every run: the record behind `lichen why`, failures included.
+
+Run ids are this gateway's prefix and a counter that never goes back. Records join a pending list
+and are written in batches; the newest `runs_max` are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import lmdb
+import msgspec
+
+from lichen.errors import MachineError, NotFoundError
+
+if TYPE_CHECKING:
+    from lichen.identity import Address
+
+RUNS_MAX = 1_000_000
+LOG_BYTES_MAX = 16 * 2**30
+COUNTER_RESERVE = 1_000_000
+_COUNTER_KEY = b"counter"
+_COUNTER_BYTES = 8
+_PREFIX_DIGITS = 8
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """One node that was tried: what came of it, and after how many microseconds."""
+
+    node: str
+    outcome: str
+    after_us: int
+
+
+class RunRecord(msgspec.Struct, array_like=True, gc=False):
+    """A run as the gateway saw it.
+
+    `function` is `app/release/name`, `ceiling` the agreed maximum, `refusals` the counted reasons
+    of nodes not considered, `status` the HTTP status answered (0: the caller went away first).
+    `amount` is what was finally paid, -1 until the node has billed it.
+    """
+
+    run: str
+    function: str
+    method: str
+    target: str
+    started_ms: int
+    ceiling: int
+    node: str = ""
+    status: int = 0
+    wall_us: int = 0
+    error: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    refusals: str = ""
+    amount: int = -1
+
+
+class RunLog:
+    """The gateway's runs in an LMDB environment, by run id, oldest dropped first."""
+
+    def __init__(self, path: str, gateway: Address, *, runs_max: int = RUNS_MAX) -> None:
+        """Open or create; the counter starts above any that was ever handed out."""
+        os.makedirs(path, exist_ok=True)
+        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=2, metasync=False)
+        self._runs = self._env.open_db(b"runs")
+        self._meta = self._env.open_db(b"meta")
+        self._runs_max = runs_max
+        self._prefix = gateway.hex()[:_PREFIX_DIGITS] + "-"
+        with self._env.begin(write=True) as txn:
+            found = txn.get(_COUNTER_KEY, db=self._meta)
+            self._counter = int.from_bytes(found, "big") if found else 0
+        self._reserved = self._counter
+        self.first = self._counter
+        self._pending: list[RunRecord] = []
+        self._recent: dict[str, RunRecord] = {}
+
+    def next_run(self) -> str:
+        """Return a new run id; it is never handed out again, also not after a crash."""
+        if self._counter == self._reserved:
+            self._reserve()
+        self._counter += 1
+        return f"{self._prefix}{self._counter:012x}"
+
+    def _reserve(self) -> None:
+        self._reserved += COUNTER_RESERVE
+        with self._env.begin(write=True) as txn:
+            txn.put(_COUNTER_KEY, self._reserved.to_bytes(_COUNTER_BYTES, "big"), db=self._meta)
+
+    def add(self, record: RunRecord) -> None:
+        """Remember a finished run; it is on disk after the next `flush`."""
+        self._pending.append(record)
+        self._recent[record.run] = record
+
+    def bill(self, run: str, amount: int) -> None:
+        """Note what a run finally cost."""
+        record = self._recent.get(run)
+        if record is None:
+            try:
+                record = self.get(run)
+            except NotFoundError:  # dropped by age; the receipt still says it
+                return
+            self._recent[run] = record
+            self._pending.append(record)
+        record.amount = amount
+
+    @property
+    def pending(self) -> int:
+        """How many records wait to be written."""
+        return len(self._pending)
+
+    def flush(self) -> None:
+        """Write the pending records and drop the oldest beyond `runs_max`."""
+        records, self._pending, self._recent = self._pending, [], {}
+        if not records:
+            return
+        try:
+            with self._env.begin(write=True, db=self._runs) as txn:
+                for record in records:
+                    txn.put(record.run.encode(), msgspec.msgpack.encode(record))
+                self._prune(txn)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            self._pending = records[-self._runs_max :] + self._pending
+            raise MachineError(
+                f"run records cannot be written: {error}", hint="free disk space"
+            ) from error
+
+    def _prune(self, txn: lmdb.Transaction) -> None:
+        extra = txn.stat(self._runs)["entries"] - self._runs_max
+        cursor = txn.cursor()
+        while extra > 0 and cursor.first():
+            cursor.delete()
+            extra -= 1
+
+    def get(self, run: str) -> RunRecord:
+        """Return a run's record; raise NotFoundError."""
+        recent = self._recent.get(run)
+        if recent is not None:
+            return recent
+        with self._env.begin(db=self._runs) as txn:
+            found = txn.get(run.encode()[:256])
+        if found is None:
+            raise NotFoundError(
+                f"no run {run[:80]!r} at this gateway",
+                hint=f"the newest {self._runs_max} runs are kept",
+            )
+        return msgspec.msgpack.decode(found, type=RunRecord)
+
+    def close(self) -> None:
+        """Write what is pending and close."""
+        self.flush()
+        self._env.close()
