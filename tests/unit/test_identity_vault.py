@@ -1,6 +1,5 @@
 """The key vault: what opens it, what does not, and what happens to its files."""
 
-import json
 import os
 import stat
 
