@@ -1,0 +1,71 @@
+"""What a node's owner decides: `config.toml` in the node's home folder."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import Literal
+
+import msgspec
+
+from lichen.encoding import convert
+from lichen.errors import UserError
+from lichen.identity import Address
+from lichen.ledger.types import Capacity, Prices
+from lichen.units import FLK, Amount
+
+MICRO_FLK = FLK // 10**6
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A node's settings.
+
+    `endpoint` is what others dial (registered on the ledger), `listen` the address bound here.
+    `key` names a key in the vault folder `keys`, unlocked by `password_file`. `content_peers` are
+    gateways and nodes that code is fetched from. `operators` are owners whose code may run without
+    a sandbox where this machine has none. `credit` is how much work per channel may be unpaid.
+    `settle_s` is how often vouchers are redeemed and receipts anchored.
+    """
+
+    network: str
+    ledger: str
+    listen: str
+    endpoint: str
+    key: str = "node"
+    keys: str = "keys"
+    password_file: str | None = None
+    content_peers: tuple[str, ...] = ()
+    operators: tuple[Address, ...] = ()
+    capacity: Capacity = Capacity(slots=64, memory_mb=4096, storage_bytes=10 * 2**30)
+    prices: Prices = Prices(
+        request=Amount(MICRO_FLK // 10),
+        cpu_s=Amount(100 * MICRO_FLK),
+        memory_gib_s=Amount(10 * MICRO_FLK),
+        egress_gib=Amount(1000 * MICRO_FLK),
+        storage_gib_month=Amount(10_000 * MICRO_FLK),
+    )
+    stake: Amount = Amount(10 * FLK)
+    credit: Amount = Amount(10_000 * MICRO_FLK)
+    prewarm: int = 2
+    idle_s: int = 300
+    settle_s: int = 5
+    content_bytes_max: int = 10 * 2**30
+    fault: Literal["liar", "lazy", "slow"] | None = None
+
+
+def load_node_config(home: str) -> NodeConfig:
+    """Read `config.toml` in `home`; raise UserError that names the file and field."""
+    return convert(read_toml(os.path.join(home, "config.toml")), NodeConfig)
+
+
+def read_toml(path: str) -> object:
+    """Read a TOML file; raise UserError when it is missing or malformed."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist", hint="`lichen up` or `lichen node init` writes one"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}", hint="mend the line it names") from error
