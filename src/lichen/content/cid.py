@@ -28,6 +28,7 @@ SHA2_256 = 0x12
 SHA2_512 = 0x13
 BLAKE3 = 0x1E
 
+DIGEST_BYTES_MIN = 20  # shorter digests of a real hash function name nothing safely
 DIGEST_BYTES_MAX = 128
 TEXT_MAX = 512
 
@@ -35,22 +36,24 @@ TEXT_MAX = 512
 class CID:
     """A version, a codec and a multihash; immutable, hashable, equal by content."""
 
-    __slots__ = ("_bytes", "codec", "digest", "hash_code", "version")
+    __slots__ = ("_bytes", "codec", "digest", "hash_code", "multihash", "version")
 
     def __init__(
         self, codec: int, digest: bytes, hash_code: int = SHA2_256, version: int = 1
     ) -> None:
         if len(digest) > DIGEST_BYTES_MAX:
             raise UserError(f"a digest of {len(digest)} bytes is over {DIGEST_BYTES_MAX}")
+        if hash_code != IDENTITY and len(digest) < DIGEST_BYTES_MIN:
+            raise UserError(f"a digest of {len(digest)} bytes is under {DIGEST_BYTES_MIN}")
         if version == 0 and (codec, hash_code, len(digest)) != (DAG_PB, SHA2_256, 32):
             raise UserError("a CIDv0 is always dag-pb and sha2-256")
         self.version = version
         self.codec = codec
         self.hash_code = hash_code
         self.digest = digest
-        multihash = varint.encode(hash_code) + varint.encode(len(digest)) + digest
+        self.multihash = varint.encode(hash_code) + varint.encode(len(digest)) + digest
         prefix = b"" if version == 0 else b"\x01" + varint.encode(codec)
-        self._bytes = prefix + multihash
+        self._bytes = prefix + self.multihash
 
     @classmethod
     def of(cls, codec: int, data: bytes | memoryview) -> Self:
@@ -116,6 +119,12 @@ class CID:
     def as_v1(self) -> CID:
         """Return the same content's CIDv1."""
         return self if self.version == 1 else CID(self.codec, self.digest, self.hash_code)
+
+    def as_version(self, version: int) -> CID:
+        """Return the same content's CID of a version; version 0 exists for dag-pb only."""
+        if version == self.version:
+            return self
+        return CID(self.codec, self.digest, self.hash_code, version)
 
     def matches(self, data: bytes | memoryview) -> bool:
         """Tell whether `data` has this hash; an unknown hash function is a UserError."""

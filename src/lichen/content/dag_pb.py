@@ -1,0 +1,103 @@
+"""dag-pb (https://ipld.io/specs/codecs/dag-pb/spec): a node is named links and opaque data.
+
+Written links first, as the specification has it. Read strictly, because another spelling of the
+same node has another CID; data before links is the one deviation in use, and is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lichen.content import protobuf
+from lichen.content.cid import CID
+from lichen.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LINKS_MAX = 1 << 16  # a link takes at least 36 bytes, so a block holds no more anyway
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A link: the target, its name and the bytes of all blocks below it; None means absent."""
+
+    cid: CID
+    name: str | None = ""
+    total_bytes: int | None = None
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A dag-pb node."""
+
+    links: tuple[Link, ...] = ()
+    data: bytes | None = None
+
+
+def encode_link(link: Link) -> bytes:
+    """Return a link as a field of its node."""
+    out = protobuf.bytes_field(1, link.cid.encode())
+    if link.name is not None:
+        out += protobuf.bytes_field(2, link.name.encode())
+    if link.total_bytes is not None:
+        out += protobuf.varint_field(3, link.total_bytes)
+    return protobuf.bytes_field(2, out)
+
+
+def encode(links: Iterable[Link], data: bytes | None) -> bytes:
+    """Return the block of a node; links are written in the order given."""
+    out = b"".join(encode_link(link) for link in links)
+    return out if data is None else out + protobuf.bytes_field(1, data)
+
+
+def sort_links(links: Iterable[Link]) -> list[Link]:
+    """Return links in the order of their names' bytes, equal names as they came."""
+    return sorted(links, key=lambda link: (link.name or "").encode())
+
+
+def decode(block: bytes | memoryview) -> Node:
+    """Read a node; raise UserError unless it is spelt canonically."""
+    links: list[Link] = []
+    data: bytes | None = None
+    links_closed = False
+    for field, kind, value in protobuf.fields(block):
+        if kind != protobuf.BYTES or not isinstance(value, memoryview):
+            raise UserError(f"a dag-pb node has field {field} of wire type {kind}")
+        if field == 1 and data is None:
+            data = bytes(value)
+            links_closed = bool(links)
+        elif field == 2 and not links_closed and len(links) < LINKS_MAX:
+            links.append(_decode_link(value))
+        else:
+            raise UserError(f"a dag-pb node has field {field} where it may not stand")
+    return Node(tuple(links), data)
+
+
+def _decode_link(data: memoryview) -> Link:
+    cid: CID | None = None
+    name: str | None = None
+    total_bytes: int | None = None
+    last = 0
+    for field, _, value in protobuf.fields(data):
+        if field <= last:
+            raise UserError("the fields of a dag-pb link are out of order")
+        last = field
+        if field == 1 and isinstance(value, memoryview):
+            cid = CID.decode(value)
+        elif field == 2 and isinstance(value, memoryview):
+            name = _decode_name(value)
+        elif field == 3 and isinstance(value, int):
+            total_bytes = value
+        else:
+            raise UserError(f"a dag-pb link has an unknown field {field}")
+    if cid is None:
+        raise UserError("a dag-pb link has no hash")
+    return Link(cid, name, total_bytes)
+
+
+def _decode_name(value: memoryview) -> str:
+    try:
+        return str(value, "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError("the name of a dag-pb link is not UTF-8") from error

@@ -1,0 +1,266 @@
+"""Reading UnixFS: paths, listings and byte ranges over the blocks of any DAG.
+
+A DAG may be hostile: its sizes and names are claims. Sizes are checked against the children they
+describe, subtrees without bytes are not entered, and each entry of a HAMT has to stand where its
+hash says; so the work done is bounded by the bytes or entries handed out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lichen.content import dag_pb, hamt, unixfs
+from lichen.content.blocks import Blocks, need_block
+from lichen.content.cid import CID, DAG_PB, RAW
+from lichen.content.dag_pb import Link
+from lichen.content.murmur3 import murmur3_x64_64
+from lichen.content.unixfs import Kind, Mtime, UnixFS
+from lichen.errors import NotFoundError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FILE_DEPTH_MAX = 128
+PATH_DEPTH_MAX = 256
+_FILE_KINDS = (Kind.FILE, Kind.RAW)
+_DIRECTORY_KINDS = (Kind.DIRECTORY, Kind.HAMT_SHARD)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What a path leads to. `file_bytes` is the content's length; `target` a symlink's."""
+
+    cid: CID
+    kind: Kind
+    file_bytes: int = 0
+    target: str | None = None
+    mode: int | None = None
+    mtime: Mtime | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether this has content to read."""
+        return self.kind in _FILE_KINDS
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether this has entries to list."""
+        return self.kind in _DIRECTORY_KINDS
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True):
+    """A line of a listing; `total_bytes` (the link's claim) counts all blocks below the entry."""
+
+    name: str
+    cid: CID
+    total_bytes: int | None
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """A run of a file's bytes that one block holds."""
+
+    cid: CID
+    offset: int
+    length: int
+    block: bytes
+
+
+class _Node(msgspec.Struct, frozen=True):
+    links: tuple[Link, ...]
+    unixfs: UnixFS
+
+
+def stat(blocks: Blocks, cid: CID) -> Entry:
+    """Describe a UnixFS file, directory or symlink, or a raw block; raise UserError otherwise."""
+    block = need_block(blocks, cid)
+    if cid.codec == RAW:
+        return Entry(cid, Kind.RAW, len(block))
+    node = _decode(cid, block)
+    message = node.unixfs
+    if message.kind is Kind.METADATA:
+        raise UserError(f"{cid} is UnixFS metadata, neither file nor directory")
+    target = None
+    if message.kind is Kind.SYMLINK:
+        target = (message.data or b"").decode("utf-8", "surrogateescape")
+    file_bytes = _file_bytes(node) if message.kind in _FILE_KINDS else 0
+    return Entry(cid, message.kind, file_bytes, target, message.mode, message.mtime)
+
+
+def resolve(blocks: Blocks, cid: CID, path: str | Sequence[str] = "") -> Entry:
+    """Follow a path below `cid`; symlinks are returned, not followed.
+
+    Empty segments are passed over. Raises NotFoundError where an entry is missing or a file stands
+    in the middle of the path, MissingBlockError where a block is.
+    """
+    segments = path.split("/") if isinstance(path, str) else path
+    segments = [segment for segment in segments if segment]
+    if len(segments) > PATH_DEPTH_MAX:
+        raise UserError(f"a path of over {PATH_DEPTH_MAX} segments")
+    for segment in segments:
+        link = lookup(blocks, cid, segment)
+        if link is None:
+            raise NotFoundError(f"no entry {segment[:80]!r} in {cid}", hint="list the directory")
+        cid = link.cid
+    return stat(blocks, cid)
+
+
+def lookup(blocks: Blocks, cid: CID, name: str) -> Link | None:
+    """Find one entry of a directory; None when it has none of that name, or is none."""
+    if cid.codec != DAG_PB:
+        return None
+    node = _decode(cid, need_block(blocks, cid))
+    if node.unixfs.kind is Kind.HAMT_SHARD:
+        return _lookup_in_hamt(blocks, node, name)
+    if node.unixfs.kind is not Kind.DIRECTORY:
+        return None
+    return next((link for link in node.links if link.name == name), None)
+
+
+def _lookup_in_hamt(blocks: Blocks, node: _Node, name: str) -> Link | None:
+    name_hash = murmur3_x64_64(name.encode("utf-8", "surrogatepass"))
+    fanout = hamt.check_fanout(node.unixfs)
+    letters = hamt.prefix_letters(fanout)
+    for depth in range(hamt.HASH_BITS):
+        prefix = f"{hamt.position(name_hash, depth, fanout):0{letters}X}"
+        found = [link for link in node.links if (link.name or "")[:letters] == prefix]
+        for link in found:
+            if link.name == prefix + name:
+                return link
+        if not found or found[0].name != prefix:
+            return None
+        node = _decode_shard(blocks, found[0].cid, fanout)
+    return None
+
+
+def list_directory(blocks: Blocks, cid: CID) -> Iterator[DirectoryEntry]:
+    """Yield a directory's entries as its blocks have them, loading shards only when reached."""
+    if cid.codec != DAG_PB:
+        raise UserError(f"{cid} is not a directory")
+    node = _decode(cid, need_block(blocks, cid))
+    if node.unixfs.kind is Kind.HAMT_SHARD:
+        yield from _list_hamt(blocks, node)
+        return
+    if node.unixfs.kind is not Kind.DIRECTORY:
+        raise UserError(f"{cid} is not a directory")
+    for link in node.links:
+        yield DirectoryEntry(link.name or "", link.cid, link.total_bytes)
+
+
+def _list_hamt(blocks: Blocks, root: _Node) -> Iterator[DirectoryEntry]:
+    fanout = hamt.check_fanout(root.unixfs)
+    letters = hamt.prefix_letters(fanout)
+    stack: list[tuple[Link, tuple[int, ...]]] = [(link, ()) for link in reversed(root.links)]
+    while stack:
+        link, path = stack.pop()
+        slots, name = _read_slot(link, path, letters)
+        if name:
+            _check_place(name, slots, fanout)
+            yield DirectoryEntry(name, link.cid, link.total_bytes)
+            continue
+        if (len(slots) + 1) * (fanout.bit_length() - 1) > hamt.HASH_BITS:
+            raise UserError("a HAMT directory is deeper than its hash")
+        shard = _decode_shard(blocks, link.cid, fanout)
+        stack.extend((child, slots) for child in reversed(shard.links))
+
+
+def _read_slot(link: Link, path: tuple[int, ...], letters: int) -> tuple[tuple[int, ...], str]:
+    label = link.name or ""
+    try:
+        return (*path, int(label[:letters].encode("ascii"), 16)), label[letters:]
+    except ValueError as error:
+        raise UserError(f"a HAMT link is named {label[:80]!r}, without a position") from error
+
+
+def _check_place(name: str, slots: tuple[int, ...], fanout: int) -> None:
+    name_hash = murmur3_x64_64(name.encode())
+    for depth, slot in enumerate(slots):
+        if hamt.position(name_hash, depth, fanout) != slot:
+            raise UserError(f"the HAMT entry {name[:80]!r} does not stand where its hash says")
+
+
+def _decode_shard(blocks: Blocks, cid: CID, fanout: int) -> _Node:
+    node = _decode(cid, need_block(blocks, cid))
+    if node.unixfs.kind is not Kind.HAMT_SHARD or not node.links:
+        raise UserError(f"{cid} is linked as a HAMT shard and is none, or is empty")
+    if hamt.check_fanout(node.unixfs) != fanout:
+        raise UserError(f"the HAMT shard {cid} has another fanout than its parent")
+    return node
+
+
+def read_file(
+    blocks: Blocks, cid: CID, start: int = 0, end: int | None = None
+) -> Iterator[bytes | memoryview]:
+    """Yield the bytes `start` .. `end` (exclusive; None is the file's end) of a file, in order."""
+    for leaf in leaves(blocks, cid, start, end):
+        first = max(start - leaf.offset, 0)
+        last = leaf.length if end is None else min(end - leaf.offset, leaf.length)
+        content = leaf_content(leaf)
+        yield content if (first, last) == (0, leaf.length) else memoryview(content)[first:last]
+
+
+def leaf_content(leaf: Leaf) -> bytes:
+    """Return the bytes of the file that a leaf's block holds."""
+    if leaf.cid.codec == RAW:
+        return leaf.block
+    return _decode(leaf.cid, leaf.block).unixfs.data or b""
+
+
+def leaves(blocks: Blocks, cid: CID, start: int = 0, end: int | None = None) -> Iterator[Leaf]:
+    """Yield the blocks that hold the bytes `start` .. `end` of a file, in the order of the file.
+
+    Raises UserError where the DAG is not a file or its sizes contradict each other.
+    """
+    stack: list[tuple[CID, int, int | None, int]] = [(cid, 0, None, 0)]
+    while stack:
+        cid, offset, claimed, depth = stack.pop()
+        block = need_block(blocks, cid)
+        if cid.codec == RAW:
+            _check_size(cid, len(block), claimed)
+            if block and start < offset + len(block):
+                yield Leaf(cid, offset, len(block), block)
+            continue
+        node = _decode(cid, block)
+        if node.unixfs.kind not in _FILE_KINDS or depth > FILE_DEPTH_MAX:
+            raise UserError(f"{cid} is not a file, or too deep")
+        _check_size(cid, _file_bytes(node), claimed)
+        own = len(node.unixfs.data or b"")
+        if own and start < offset + own and (end is None or offset < end):
+            yield Leaf(cid, offset, own, block)
+        children = _children(node, offset + own, depth + 1)
+        stack.extend(reversed([c for c in children if _overlaps(c, start, end)]))
+
+
+def _children(node: _Node, offset: int, depth: int) -> Iterator[tuple[CID, int, int, int]]:
+    for link, size in zip(node.links, node.unixfs.child_bytes, strict=True):
+        yield link.cid, offset, size, depth
+        offset += size
+
+
+def _overlaps(child: tuple[CID, int, int, int], start: int, end: int | None) -> bool:
+    _, offset, size, _ = child
+    return size > 0 and offset + size > start and (end is None or offset < end)
+
+
+def _check_size(cid: CID, actual: int, claimed: int | None) -> None:
+    if claimed is not None and actual != claimed:
+        raise UserError(f"{cid} holds {actual} bytes where its parent says {claimed}")
+
+
+def _file_bytes(node: _Node) -> int:
+    message = node.unixfs
+    if len(node.links) != len(message.child_bytes):
+        raise UserError("a UnixFS file has not one size for each child")
+    actual = len(message.data or b"") + sum(message.child_bytes)
+    if message.file_bytes is not None and message.file_bytes != actual:
+        raise UserError(f"a UnixFS file of {actual} bytes says it has {message.file_bytes}")
+    return actual
+
+
+def _decode(cid: CID, block: bytes) -> _Node:
+    if cid.codec != DAG_PB:
+        raise UserError(f"{cid} is not UnixFS", hint="ask for the raw block instead")
+    node = dag_pb.decode(block)
+    if node.data is None:
+        raise UserError(f"{cid} is dag-pb without UnixFS data")
+    return _Node(node.links, unixfs.decode(node.data))
