@@ -17,7 +17,7 @@ from lichen.encoding import canonical, sha256
 from lichen.errors import NotAllowedError, VerificationError
 from lichen.identity.address import Address
 from lichen.identity.keys import PrivateKey, PublicKey
-from lichen.identity.signing import signing_digest
+from lichen.identity.digest import signing_digest
 from lichen.units import Amount
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def sign_delegation(network: bytes, key: PrivateKey, body: Delegation) -> Signed
     """Sign `body` with its issuer's key; raise DelegationInvalidError for another key."""
     if body.issuer != key.public:
         raise DelegationInvalidError("a delegation is signed by its issuer")
-    return SignedDelegation(body, key.sign(signing_digest(DOMAIN, network, body)))
+    return SignedDelegation(body, key.sign(signing_digest(DOMAIN, network, canonical(body))))
 
 
 def verify_delegations(
@@ -125,7 +125,7 @@ def verify_delegations(
 
 def _check_link(network: bytes, link: SignedDelegation, now_ms: int) -> None:
     body = link.body
-    if not body.issuer.verify(signing_digest(DOMAIN, network, body), link.signature):
+    if not body.issuer.verify(signing_digest(DOMAIN, network, canonical(body)), link.signature):
         raise DelegationInvalidError(
             f"the delegation by {body.issuer.address} is not signed by its key",
             hint="it was changed, or made for another network: ask the owner for a new one",

@@ -47,4 +47,6 @@ def signing_digest(domain: str, network: bytes, body: bytes) -> bytes:
     """
     if len(network) != 32:
         raise ValueError("a network id has 32 bytes")
+    if not domain or "\0" in domain:
+        raise ValueError("a signing domain is a non-empty name without zero bytes")
     return hashlib.sha256(domain.encode("ascii") + b"\x00" + network + body).digest()
