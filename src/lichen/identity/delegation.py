@@ -16,8 +16,8 @@ import msgspec
 from lichen.encoding import canonical, sha256
 from lichen.errors import NotAllowedError, VerificationError
 from lichen.identity.address import Address
-from lichen.identity.keys import PrivateKey, PublicKey
 from lichen.identity.digest import signing_digest
+from lichen.identity.keys import PrivateKey, PublicKey
 from lichen.units import Amount
 
 if TYPE_CHECKING:
