@@ -1,0 +1,184 @@
+"""Making a network folder: keys, a genesis that funds them, ports, and one config per process."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from lichen.cli.network.folder import (
+    DEVELOPER,
+    GATEWAY,
+    HOST,
+    LEDGER,
+    NODES_MAX,
+    NetworkFolder,
+    write_config,
+    write_private,
+    write_toml,
+)
+from lichen.cli.network.ports import choose_free
+from lichen.cli.profile import PROFILE_FILE
+from lichen.encoding import to_pretty_json
+from lichen.errors import UserError
+from lichen.identity import Address, KeyKind
+from lichen.identity.vault import Vault
+from lichen.ledger.engine import create as create_ledger
+from lichen.ledger.types import Genesis, GenesisAccount, Params, check_genesis, network_id
+from lichen.units import Amount, format_flk, parse_flk
+
+DEVELOPER_FLK = "1000000"
+NODE_FLK = "1000"
+GATEWAY_FLK = "1000"
+TRANSACTION_FEE_FLK = "0.0001"
+SETTLEMENT_FEE_BPS = 200
+STAKE_MIN_FLK = "10"
+CHALLENGE_MS = 60_000
+UNBOND_MS = 600_000
+EPOCH_MS = 5_000
+PASSWORD_BYTES = 24
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """How many nodes behave badly, by kind: `--fault liar=1,slow=1`."""
+
+    counts: tuple[tuple[str, int], ...] = ()
+
+    def of_nodes(self, names: list[str]) -> dict[str, str | None]:
+        """Return each node's fault; the last nodes get them, so that node-1 stays honest."""
+        faults = [kind for kind, count in self.counts for _ in range(count)]
+        if len(faults) > len(names):
+            raise UserError(
+                f"{len(faults)} faults for {len(names)} nodes", hint="start more: --nodes N"
+            )
+        plain: list[str | None] = [None] * (len(names) - len(faults))
+        return dict(zip(names, [*plain, *faults], strict=True))
+
+
+FAULT_KINDS = ("slow", "lazy", "liar")
+
+
+def parse_faults(text: str) -> Faults:
+    """Read `kind=count,...`; raise UserError for an unknown kind."""
+    counts = []
+    for part in filter(None, text.split(",")):
+        kind, _, number = part.strip().partition("=")
+        if kind not in FAULT_KINDS or not (number or "1").isdecimal():
+            raise UserError(
+                f"{part.strip()!r} is not a fault",
+                hint=f"write KIND=COUNT with one of {', '.join(FAULT_KINDS)}",
+            )
+        counts.append((kind, int(number or "1")))
+    return Faults(tuple(counts))
+
+
+def create(root: Path, *, nodes: int, port: int, faults: Faults) -> NetworkFolder:
+    """Make the folder of a new network, whole or not at all."""
+    if not 1 <= nodes <= NODES_MAX:
+        raise UserError(f"--nodes {nodes} is out of range", hint=f"from 1 to {NODES_MAX}")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f"{root.name}.new-", dir=root.parent))
+    try:
+        names = [f"node-{number + 1}" for number in range(nodes)]
+        _fill(NetworkFolder(fresh), names, port, faults)
+        fresh.rename(root)  # refuses to replace a folder that has something in it
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            raise
+        raise UserError(
+            f"{root} exists and is not a network folder",
+            hint="choose another one with --dir, or remove it",
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return NetworkFolder(root)
+
+
+def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) -> None:
+    write_private(folder.password, secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
+    addresses = _make_keys(folder, [DEVELOPER, GATEWAY, *nodes])
+    genesis = _genesis(addresses)
+    folder.genesis.write_bytes(to_pretty_json(genesis))
+    ledger_port, *node_ports = choose_free(1 + len(nodes), HOST)
+    ledger = f"http://{HOST}:{ledger_port}"
+    shared = {
+        "network": network_id(genesis).hex(),
+        "ledger": ledger,
+        "keys": "../keys",
+        "password_file": "../password",
+    }
+    create_ledger(folder.home(LEDGER), genesis)
+    write_config(folder.home(LEDGER), {"listen": f"{HOST}:{ledger_port}"})
+    bad = faults.of_nodes(nodes)
+    for name, node_port in zip(nodes, node_ports, strict=True):
+        own = {
+            "key": name,
+            "listen": f"{HOST}:{node_port}",
+            "endpoint": f"http://{HOST}:{node_port}",
+            "content_peers": [f"http://{HOST}:{port}"],
+            "operators": [str(addresses[DEVELOPER])],
+            "fault": bad[name],
+        }
+        write_config(folder.home(name), {**shared, **own})
+    write_config(folder.home(GATEWAY), {**shared, "key": GATEWAY, "listen": f"{HOST}:{port}"})
+    write_profile(folder, port, ledger)
+
+
+def write_profile(folder: NetworkFolder, port: int, ledger: str) -> None:
+    """Write how the command line reaches the network."""
+    write_toml(
+        folder.root / PROFILE_FILE,
+        {
+            "gateway": f"http://localhost:{port}",
+            "ledger": ledger,
+            "genesis": "genesis.json",
+            "keys": "keys",
+            "account": DEVELOPER,
+            "password_file": "password",
+        },
+    )
+
+
+def _make_keys(folder: NetworkFolder, names: list[str]) -> dict[str, Address]:
+    vault = Vault(folder.keys)
+    password = folder.password.read_text(encoding="utf-8").strip()
+    return {name: vault.create(name, password, KeyKind.SECP256K1).address for name in names}
+
+
+def _genesis(addresses: dict[str, Address]) -> Genesis:
+    funds = {DEVELOPER: DEVELOPER_FLK, GATEWAY: GATEWAY_FLK}
+    accounts = [
+        GenesisAccount(address, parse_flk(funds.get(name, NODE_FLK)))
+        for name, address in addresses.items()
+    ]
+    genesis = Genesis(
+        name="local",
+        time_ms=time.time_ns() // 1_000_000,
+        params=_params(),
+        accounts=tuple(accounts),
+    )
+    check_genesis(genesis)
+    return genesis
+
+
+def _params() -> Params:
+    """Return rules for a network on one desk: short epochs, small stakes."""
+    return Params(
+        transaction_fee=parse_flk(TRANSACTION_FEE_FLK),
+        settlement_fee_bps=SETTLEMENT_FEE_BPS,
+        stake_min=parse_flk(STAKE_MIN_FLK),
+        challenge_ms=CHALLENGE_MS,
+        unbond_ms=UNBOND_MS,
+        epoch_ms=EPOCH_MS,
+        treasury=Address(b"lichen treasury".rjust(20, b"\0")),
+    )
+
+
+def describe_funds() -> str:
+    """Return what a new network gives its developer, for people."""
+    return f"{format_flk(Amount(parse_flk(DEVELOPER_FLK)))} FLK"
