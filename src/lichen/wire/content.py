@@ -1,0 +1,146 @@
+"""Content with a validator: 200, 206, 304 or 416, decided from headers prepared once.
+
+GET and HEAD with If-None-Match, Range and If-Range as RFC 9110 has them. Several ranges in one
+request are answered by the whole content, as section 14.2 allows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from lichen.wire.answers import Ready, status_line
+from lichen.wire.sendfile import SendFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lichen.wire.answers import Work
+    from lichen.wire.heads import RequestHead
+
+_RANGE = re.compile(rb"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
+_CONDITIONAL: Final = frozenset({b"if-none-match", b"range"})
+_NOT_ALLOWED: Final = Ready.of(405, [(b"allow", b"GET, HEAD")])
+
+
+class FlatFile:
+    """An open file that content is sent from. `acquire` and `release` frame each use of it."""
+
+    __slots__ = ("acquire", "fd", "release")
+
+    def __init__(
+        self,
+        fd: int,
+        acquire: Callable[[], None] | None = None,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        self.fd = fd
+        self.acquire = acquire
+        self.release = release
+
+
+class ContentEntry:
+    """One piece of content, either in memory or as `size` bytes of a file from `offset` on.
+
+    `etag` is the entity tag with its quotes; `headers` all further header lines, each with its
+    CRLF: content-type, cache-control, x-ipfs-path and so on.
+    """
+
+    __slots__ = ("etag", "file", "full", "headers", "not_modified", "offset", "size")
+
+    def __init__(
+        self,
+        etag: bytes,
+        headers: bytes,
+        body: bytes = b"",
+        *,
+        file: FlatFile | None = None,
+        offset: int = 0,
+        size: int | None = None,
+    ) -> None:
+        self.etag = etag
+        self.file = file
+        self.offset = offset
+        self.size = len(body) if size is None else size
+        self.headers = b"etag: %b\r\naccept-ranges: bytes\r\n%b" % (etag, headers)
+        self.not_modified = Ready(status_line(304) + self.headers + b"\r\n")
+        self.full = Ready(self._head(200, self.size), body)
+
+    def _head(self, status: int, length: int, more: bytes = b"") -> bytes:
+        return b"%b%b%bcontent-length: %d\r\n\r\n" % (
+            status_line(status),
+            self.headers,
+            more,
+            length,
+        )
+
+    def whole(self) -> Ready | Work:
+        """Answer with all of it."""
+        if self.file is None:
+            return self.full
+        return self._send(self.full.head, 0, self.size)
+
+    def part(self, first: int, last: int) -> Ready | Work:
+        """Answer with the bytes from `first` to `last`, both included (206)."""
+        length = last - first + 1
+        place = b"content-range: bytes %d-%d/%d\r\n" % (first, last, self.size)
+        head = self._head(206, length, place)
+        if self.file is None:
+            return Ready(head, self.full.body[first : last + 1])
+        return self._send(head, first, length)
+
+    def unsatisfiable(self) -> Ready:
+        """Answer that the range lies outside of the content (416)."""
+        return Ready.of(416, [(b"content-range", b"bytes */%d" % self.size)])
+
+    def _send(self, head: bytes, first: int, length: int) -> SendFile:
+        file = self.file
+        assert file is not None
+        if file.acquire is not None:
+            file.acquire()
+        return SendFile(head, file.fd, self.offset + first, length, file.release)
+
+
+def content_answer(entry: ContentEntry, head: RequestHead) -> Ready | Work:
+    """Answer a GET or HEAD request for this content; any other method gets 405."""
+    if head.method == b"HEAD":
+        return entry.not_modified if _matches(entry, head) else entry.full
+    if head.method != b"GET":
+        return _NOT_ALLOWED
+    if _CONDITIONAL.isdisjoint(head.names):
+        return entry.full if entry.file is None else entry.whole()
+    if _matches(entry, head):
+        return entry.not_modified
+    return _ranged(entry, head)
+
+
+def _matches(entry: ContentEntry, head: RequestHead) -> bool:
+    """Compare If-None-Match weakly (RFC 9110, 13.1.2)."""
+    condition = head.get(b"if-none-match")
+    if not condition:
+        return False
+    strong = entry.etag.removeprefix(b"W/")
+    tags = (tag.strip().removeprefix(b"W/") for tag in condition.split(b","))
+    return any(tag in {strong, b"*"} for tag in tags)
+
+
+def _ranged(entry: ContentEntry, head: RequestHead) -> Ready | Work:
+    match = _RANGE.fullmatch(head.get(b"range"))
+    condition = head.get(b"if-range")
+    if match is None or (condition and condition != entry.etag):
+        return entry.whole()
+    first, last = match.groups()
+    if not first and not last:
+        return entry.whole()
+    if first:
+        start = int(first)
+        end = min(int(last), entry.size - 1) if last else entry.size - 1
+        if last and int(last) < start:
+            return entry.whole()  # not a valid range: ignored (RFC 9110, 14.1.1)
+    else:
+        start, end = max(0, entry.size - int(last)), entry.size - 1
+        if not int(last):
+            return entry.unsatisfiable()
+    if start > end:
+        return entry.unsatisfiable()
+    return entry.part(start, end)
