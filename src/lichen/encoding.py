@@ -15,6 +15,7 @@ import msgspec
 from lichen.errors import UserError
 
 T = TypeVar("T")
+_LINK = b"\xd8\x2a"  # the head of a CBOR tag 42
 
 
 class Scalar(Protocol):
@@ -57,7 +58,31 @@ def to_builtins(value: object) -> Any:
 
 def canonical(value: object) -> bytes:
     """Encode a struct as DAG-CBOR: one spelling per value (https://ipld.io/specs/codecs/dag-cbor)."""
-    return bytes(libipld.encode_dag_cbor(to_builtins(value)))
+    plain = to_builtins(value)
+    data = bytes(libipld.encode_dag_cbor(plain))
+    # libipld writes bytes that happen to parse as a CID (one in 2,000 random hashes) as a link
+    return _encode(plain) if _LINK in data else data
+
+
+def _encode(value: object) -> bytes:
+    """Encode plain data as DAG-CBOR, in which bytes are always bytes."""
+    if isinstance(value, bytes):
+        return _head(2, len(value)) + value
+    if isinstance(value, dict):
+        entries = sorted((key.encode(), item) for key, item in value.items())
+        entries.sort(key=lambda entry: len(entry[0]))
+        parts = [_head(3, len(key)) + key + _encode(item) for key, item in entries]
+        return _head(5, len(parts)) + b"".join(parts)
+    if isinstance(value, (list, tuple)):
+        return _head(4, len(value)) + b"".join(map(_encode, value))
+    return bytes(libipld.encode_dag_cbor(value))
+
+
+def _head(major: int, size: int) -> bytes:
+    if size < 24:
+        return bytes((major << 5 | size,))
+    width = next(width for width in (0, 1, 2, 3) if size < 1 << (8 << width))
+    return bytes((major << 5 | 24 + width,)) + size.to_bytes(1 << width, "big")
 
 
 def from_canonical(data: bytes, kind: type[T]) -> T:
