@@ -76,6 +76,21 @@ class HistoryEntry(View, frozen=True):
     balance: Amount
 
 
+class ChannelView(View, frozen=True):
+    """A payment channel; `redeemed` of the `deposit` has gone to the payee."""
+
+    id: Digest
+    payer: Address
+    payee: Address
+    signer: Address
+    opener: Address
+    app: str
+    deposit: Amount
+    redeemed: Amount
+    status: str
+    closes_ms: int
+
+
 class TransactionView(View, frozen=True):
     """A transaction of a block. `body` is as it was signed, with bytes as hex."""
 
@@ -165,11 +180,12 @@ class MarketPrices(View, frozen=True):
 
 
 class NodeQuote(View, frozen=True):
-    """What one node would charge for a run: typically, and at the very most."""
+    """What one node would charge for a run, typically and at the very most; its latency so far."""
 
     node: Address
     typical: Amount
     ceiling: Amount
+    latency_ms: int
 
 
 class FunctionQuote(View, frozen=True):

@@ -1,0 +1,88 @@
+"""Apps: what is deployed, its releases, who may spend for it, and what it writes to its log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import StreamingResponse
+
+from lichen.gateway.api import parameters, signed
+from lichen.gateway.api.paging import page
+from lichen.gateway.api.views import AppView, Page
+from lichen.ledger.errors import UnknownAppError, UnknownReleaseError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from lichen.gateway.api.context import ApiContext
+    from lichen.ledger.types import App, Grant, Release
+
+NUMBER_MAX = 2**32 - 1
+
+
+async def index(context: ApiContext, request: Request) -> Page[App]:
+    """Return the apps of an owner, or all of them, by name."""
+    owner = parameters.address_query(request, "owner")
+    apps = context.ledger.apps() if owner is None else context.ledger.apps_of(owner)
+    return page(request, apps, lambda app: app.name)
+
+
+async def show(context: ApiContext, request: Request) -> AppView:
+    """Return an app and the release that serves."""
+    app = find(context, request)
+    return AppView(app, context.ledger.release(app.name, app.active), f"/app/{app.name}/")
+
+
+async def releases(context: ApiContext, request: Request) -> Page[Release]:
+    """Return an app's releases, the newest first."""
+    app = find(context, request)
+    found = context.ledger.releases(app.name)[::-1]
+    return page(request, found, lambda release: f"{NUMBER_MAX - release.number:010d}")
+
+
+async def release(context: ApiContext, request: Request) -> Release:
+    """One release of an app."""
+    app = find(context, request)
+    number = parameters.number(request, "number", 0, high=NUMBER_MAX)
+    found = context.ledger.release(app.name, number)
+    if found is None:
+        raise UnknownReleaseError(
+            f"{app.name} has no release v{number}", hint=f"see lichen releases {app.name}"
+        )
+    return found
+
+
+async def grants(context: ApiContext, request: Request) -> Page[Grant]:
+    """Who may spend how much for the app."""
+    app = find(context, request)
+    found = [g for g in context.ledger.grants_of(app.owner) if g.app == app.name]
+    found.sort(key=lambda grant: grant.delegate.hex())
+    return page(request, found, lambda grant: grant.delegate.hex())
+
+
+async def logs(context: ApiContext, request: Request) -> StreamingResponse:
+    """Stream what the app's functions wrote, from all nodes, to its owner: one JSON per line."""
+    app = find(context, request)
+    signed.verify(context, request, only=app.owner)
+    lines = context.logs(app, follow=parameters.flag(request, "follow"))
+    return StreamingResponse(
+        _with_line_ends(lines),
+        media_type="application/x-ndjson",
+        headers={"cache-control": "no-store"},
+    )
+
+
+def find(context: ApiContext, request: Request) -> App:
+    """Return the app that the path names; raise UnknownAppError."""
+    name = parameters.text(request, "app")
+    app = context.ledger.app(name)
+    if app is None:
+        raise UnknownAppError(f"there is no app {name!r}", hint="lichen ls shows your apps")
+    return app
+
+
+async def _with_line_ends(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield line + b"\n"

@@ -1,0 +1,87 @@
+"""Blocks of the ledger, from a height on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lichen.encoding import to_builtins
+from lichen.gateway.api import parameters
+from lichen.gateway.api.views import BlockView, Page, TransactionView
+from lichen.identity import Digest
+from lichen.ledger.blocks import block_hash
+from lichen.ledger.transactions import decode_transaction
+from lichen.ledger.types import network_id
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from lichen.gateway.api.context import ApiContext
+    from lichen.ledger.blocks import Block
+    from lichen.ledger.transactions import Received
+    from lichen.ledger.views import View
+
+BLOCKS_MAX = 100
+TRANSACTIONS_MAX = 4096
+
+
+async def recent(context: ApiContext, request: Request) -> Page[BlockView]:
+    """Blocks from a height on, in order; a page ends early when it holds many transactions."""
+    start = parameters.number(request, "from", 1)
+    start = parameters.number(request, "cursor", start)
+    limit = min(parameters.limit(request), BLOCKS_MAX)
+    network = network_id(context.genesis)
+    items: list[BlockView] = []
+    count = 0
+    height = max(start, 1)
+    while len(items) < limit and count < TRANSACTIONS_MAX:
+        block = context.ledger.block(height)
+        if block is None:
+            return Page(tuple(items))
+        items.append(_view(network, block))
+        count += len(block.transactions)
+        height += 1
+    return Page(tuple(items), str(height) if height <= context.head.height else None)
+
+
+def kind_of(body: object) -> str:
+    """Return the name of a transaction's kind, as on the wire."""
+    return str(to_builtins(body)["kind"])
+
+
+def transactions_in(view: View, height: int) -> tuple[Received, ...]:
+    """Return a block's transactions; none when it is not here."""
+    block = view.block(height)
+    return () if block is None else tuple(decode_transaction(raw) for raw in block.transactions)
+
+
+def plain(value: Any) -> Any:
+    """Turn bytes in plain data into lower-case hex, as the API shows them."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def _view(network: bytes, block: Block) -> BlockView:
+    header = block.header
+    return BlockView(
+        height=header.height,
+        hash=Digest(block_hash(network, header)),
+        time_ms=header.time_ms,
+        state_root=Digest(header.state_root),
+        transactions=tuple(_transaction(raw) for raw in block.transactions),
+    )
+
+
+def _transaction(raw: bytes) -> TransactionView:
+    received = decode_transaction(raw)
+    signed = received.signed
+    return TransactionView(
+        id=Digest(received.id),
+        signer=signed.signer.address,
+        nonce=signed.nonce,
+        body=plain(to_builtins(signed.body)),
+    )

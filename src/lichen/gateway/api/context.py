@@ -1,0 +1,79 @@
+"""What the API needs of the gateway around it, and nothing more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from lichen.content.car import Readable
+    from lichen.content.cid import CID
+    from lichen.gateway.api.events import EventHub
+    from lichen.gateway.api.views import TransactionResult, Uploaded
+    from lichen.gateway.placement import Health
+    from lichen.gateway.runs import RunRecord
+    from lichen.identity import Address
+    from lichen.identity.nonces import NonceCache
+    from lichen.ledger.state import Head
+    from lichen.ledger.types import App, Genesis
+    from lichen.ledger.views import View
+
+
+class ApiContext(Protocol):
+    """The gateway as its API sees it. Reads are of this process's follower and never wait."""
+
+    genesis: Genesis
+    gateway: Address
+    upload_bytes_max: int
+    events: EventHub
+    nonces: NonceCache
+
+    @property
+    def ledger(self) -> View:
+        """Typed reads of the followed state."""
+        ...
+
+    @property
+    def head(self) -> Head:
+        """The last block that was applied."""
+        ...
+
+    @property
+    def health(self) -> Mapping[bytes, Health]:
+        """How each node behaved lately, by address."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970."""
+        ...
+
+    async def submit(self, transactions: Sequence[bytes]) -> Sequence[TransactionResult]:
+        """Pass transactions to the ledger; one result each, once they stand on disk there.
+
+        Raises PeerUnavailableError when the ledger does not answer.
+        """
+        ...
+
+    def import_car(self, stream: Readable) -> Uploaded:
+        """Verify and store the blocks of a CAR; they are on disk when this returns.
+
+        Called in a worker thread: `stream.read` blocks. An error that it raises ends the import.
+        """
+        ...
+
+    def block_size(self, cid: CID) -> int | None:
+        """Return the size of a block that is stored here, or None."""
+        ...
+
+    def run_record(self, run: str) -> RunRecord:
+        """Return a run's record; raise NotFoundError."""
+        ...
+
+    async def receipt(self, run: str) -> bytes:
+        """Fetch a run's receipt, in its one spelling, from the node that ran it."""
+        ...
+
+    def logs(self, app: App, *, follow: bool) -> AsyncIterator[bytes]:
+        """Gather an app's log lines from its nodes, each one JSON `LogLine`, without line end."""
+        ...
