@@ -32,7 +32,7 @@ RECORDS_CACHED_MAX = 100_000
 _STATE = b"s/"
 _TREE = b"t"
 _HEAD = b"m/head"
-_GENESIS = b"m/genesis"
+GENESIS_KEY = b"m/genesis"
 _NEW_ACCOUNT = Account(0, Amount(0))
 
 
@@ -77,7 +77,7 @@ class State:
         self.genesis = genesis
         self.network = network_id(genesis)
         self._records: Cache[bytes, Any] = Cache(RECORDS_CACHED_MAX)
-        written = store.get(_GENESIS)
+        written = store.get(GENESIS_KEY)
         if written is not None and written != canonical(genesis):
             raise CorruptionError(
                 "the store belongs to another network",
@@ -139,7 +139,7 @@ class State:
             draft.write(ACCOUNTS, account.address, Account(0, account.balance))
         draft.accept()
         changes = draft.finish()
-        changes.entries[_GENESIS] = canonical(self.genesis)
+        changes.entries[GENESIS_KEY] = canonical(self.genesis)
         head = msgspec.structs.replace(changes.head, height=0, hash=self.network)
         changes.entries[_HEAD] = canonical(head)
         self.store.write(changes.entries)

@@ -156,8 +156,8 @@ class LmdbStore:
 
     def refresh(self) -> None:
         """Let reads see everything that has been written."""
-        self._read.reset()
-        self._read.renew()
+        self._read.abort()
+        self._read = self._env.begin()
 
     def close(self) -> None:
         """Let go of files and locks."""

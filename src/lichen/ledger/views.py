@@ -47,7 +47,7 @@ class View:
         return self._state.read(tables.ACCOUNTS, address) or _EMPTY
 
     def accounts(self) -> Iterator[tuple[Address, Account]]:
-        """Yield every account."""
+        """Yield every account; use it up before the state moves on (before the next await)."""
         return self._state.accounts()
 
     def node(self, address: Address) -> Node | None:
