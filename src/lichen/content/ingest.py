@@ -1,0 +1,314 @@
+"""One addition to the store: everything it stages becomes visible at once, or nothing does.
+
+Leaves of files go to flat files, other blocks to the index. Blocks that arrive one by one (a CAR, a
+fetch) are set aside first; when they turn out to be a whole file, its content is laid out flat.
+Content is on disk (fsync) and has its name before the index speaks of it in one transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from lichen.content import dag_pb, reader, unixfs
+from lichen.content.blocks import check_block
+from lichen.content.chunks import Hasher, chunks
+from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
+from lichen.content.disk import disk_errors
+from lichen.content.flat import FlatWriter
+from lichen.content.importer import FileBuilder, Root, leaf_block, leaf_digest
+from lichen.content.index import Form, IndexWriter, Run
+from lichen.content.profile import V1_2025, Profile
+from lichen.content.spool import Spool
+from lichen.errors import LimitError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from lichen.content.car import Readable
+    from lichen.content.store import BlockStore
+
+SMALL_FILE_BYTES_MAX = 64 * 1024  # files up to this live in the index: no fsync each, one read
+STAGED_BLOCKS_MAX = 1 << 20
+SYNCS_PENDING_MAX = 16
+SYNC_EVERY_BYTES = 64 << 20  # begin writing back early, so that the last fsync is short
+AMPLIFICATION_MAX = 2  # a flat file may be this much larger than its distinct blocks
+AMPLIFICATION_FREE_BYTES = 16 << 20
+
+
+class _Flat:
+    """A flat file that is complete but not yet placed."""
+
+    def __init__(self, writer: FlatWriter) -> None:
+        self.writer = writer
+        self.runs: list[tuple[bytes, Form, int, int]] = []
+        self.syncs: list[Future[None]] = []
+
+
+class Ingest:
+    """Stage blocks and files, then `commit`; leaving the `with` block without it drops everything.
+
+    Used by one thread. What the store already has is not stored again, and is kept from being
+    collected until this ends.
+    """
+
+    def __init__(self, store: BlockStore) -> None:
+        self._store = store
+        self._spool = Spool(store.temporary_folder)
+        self._staged: dict[bytes, tuple[CID, int, int]] = {}
+        self._file_nodes: dict[bytes, CID] = {}
+        self._below_files: set[bytes] = set()
+        self._flats: dict[bytes, _Flat] = {}
+        self._open_flats: list[_Flat] = []
+        self._syncing: list[Future[None]] = []
+        self._reserved_bytes = 0
+        self.relied_on: dict[bytes, CID] = {}
+
+    def __enter__(self) -> Self:
+        self._store.enter_ingest(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for future in self._syncing:
+            future.exception()
+        for flat in self._open_flats:
+            flat.writer.discard_after(flat.syncs)
+        self._spool.close()
+        self._staged.clear()
+        self._store.leave_ingest(self, self._reserved_bytes)
+        self._reserved_bytes = 0
+
+    def get_block(self, cid: CID) -> bytes | None:
+        """Return a block that is staged here or in the store."""
+        staged = self._staged.get(cid.multihash)
+        if staged is None:
+            return self._store.get_block(cid)
+        return self._spool.read(staged[1], staged[2])
+
+    def put_block(self, cid: CID, data: bytes) -> None:
+        """Verify and stage a block; raise VerificationError, LimitError or DiskFullError."""
+        check_block(cid, data)
+        self.put_verified(cid, data)
+
+    def put_verified(self, cid: CID, data: bytes) -> None:
+        """Stage a block whose hash the caller has checked."""
+        if cid.hash_code == IDENTITY or self._is_known(cid):
+            return
+        if cid.codec == DAG_PB:
+            self._note_file_node(cid, data)
+        self._stage(cid, data)
+
+    def stage_node(self, cid: CID, block: bytes) -> None:
+        """Stage a block that this process made itself."""
+        if not self._is_known(cid):
+            self._stage(cid, block)
+
+    def add_file(
+        self,
+        stream: Readable,
+        profile: Profile = V1_2025,
+        progress: Callable[[int], None] | None = None,
+    ) -> Root:
+        """Import a stream as a file; `progress` is called with each chunk's bytes."""
+        builder = FileBuilder(profile, self.stage_node)
+        source = chunks(stream, profile.chunk_bytes)
+        first = next(source, memoryview(b""))
+        if len(first) <= SMALL_FILE_BYTES_MAX:
+            chunk = bytes(first)
+            cid = builder.leaf(leaf_digest(chunk, profile), len(chunk))
+            self.stage_node(cid, leaf_block(chunk, profile))
+        else:
+            self._write_flat(first, source, builder, profile, progress)
+        if progress is not None and len(first) <= SMALL_FILE_BYTES_MAX:
+            progress(len(first))
+        root = builder.finish()
+        if root.file_bytes > SMALL_FILE_BYTES_MAX:
+            self._finish_flat(self._open_flats[-1], root.cid)
+        return root
+
+    def commit(self, pins: Iterable[CID] = ()) -> None:
+        """Make everything durable and visible, with `pins` pinned in the same transaction."""
+        with disk_errors():
+            self._lay_out_files()
+            self._wait_for_syncs(0)
+        self._store.commit_ingest(
+            {file: flat.writer.path for file, flat in self._flats.items()},
+            lambda writer: self._write_index(writer, pins),
+        )
+
+    def _write_index(self, writer: IndexWriter, pins: Iterable[CID]) -> None:
+        for file, flat in self._flats.items():
+            writer.put_file(file, flat.writer.size)
+            for multihash, form, offset, length in flat.runs:
+                writer.put_run(multihash, Run(form, file, offset, length))
+        for multihash, (_, offset, length) in self._staged.items():
+            writer.put_inline(multihash, self._spool.read(offset, length))
+        for cid in pins:
+            writer.put_pin(cid)
+
+    # Staging
+
+    def _stage(self, cid: CID, data: bytes) -> None:
+        if len(self._staged) >= STAGED_BLOCKS_MAX:
+            raise LimitError(
+                f"over {STAGED_BLOCKS_MAX} blocks in one addition", hint="split it into parts"
+            )
+        self._reserve(len(data))
+        with disk_errors():
+            self._staged[cid.multihash] = (cid, self._spool.append(data), len(data))
+
+    def _is_known(self, cid: CID) -> bool:
+        if cid.multihash in self._staged:
+            return True
+        return self._store.rely_on(self, cid)
+
+    def _note_file_node(self, cid: CID, data: bytes) -> None:
+        """Remember dag-pb blocks that may be roots of files; malformed ones are just blocks."""
+        try:
+            node = dag_pb.decode(data)
+            message = unixfs.decode(node.data or b"")
+        except UserError:
+            return
+        if message.kind in {unixfs.Kind.FILE, unixfs.Kind.RAW}:
+            self._file_nodes[cid.multihash] = cid
+            self._below_files.update(link.cid.multihash for link in node.links)
+
+    def _reserve(self, size: int) -> None:
+        self._store.reserve(size)
+        self._reserved_bytes += size
+
+    # Flat files
+
+    def _write_flat(
+        self,
+        first: memoryview,
+        source: Iterator[memoryview],
+        builder: FileBuilder,
+        profile: Profile,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        flat = self._new_flat()
+        form = Form.RAW if profile.raw_leaves else Form.WRAPPED
+        hasher = Hasher(self._store.hash_threads, profile)
+        chunk: memoryview | None = first
+        while chunk is not None:
+            hasher.submit(chunk)
+            self._append(flat, chunk)
+            self._take_leaves(flat, builder, form, hasher.due())
+            if progress is not None:
+                progress(len(chunk))
+            chunk = next(source, None)
+        self._take_leaves(flat, builder, form, hasher.finish())
+
+    def _new_flat(self) -> _Flat:
+        with disk_errors():
+            flat = _Flat(FlatWriter(self._store.temporary_folder))
+        self._open_flats.append(flat)
+        return flat
+
+    def _append(self, flat: _Flat, data: bytes | memoryview) -> int:
+        self._reserve(len(data))
+        before = flat.writer.size
+        with disk_errors():
+            offset = flat.writer.write(data)
+        if before // SYNC_EVERY_BYTES != flat.writer.size // SYNC_EVERY_BYTES:
+            flat.syncs.append(self._store.sync_threads.submit(flat.writer.sync))
+        return offset
+
+    def _take_leaves(
+        self,
+        flat: _Flat,
+        builder: FileBuilder,
+        form: Form,
+        digests: Iterable[tuple[bytes, int]],
+    ) -> None:
+        for digest, length in digests:
+            cid = builder.leaf(digest, length)
+            offset = flat.runs[-1][2] + flat.runs[-1][3] if flat.runs else 0
+            flat.runs.append((cid.multihash, form, offset, length))
+
+    def _finish_flat(self, flat: _Flat, root: CID) -> None:
+        file = root.as_v1().encode()
+        if file in self._flats or self._store.has_flat(self, root):
+            self._drop_flat(flat)
+            return
+        self._flats[file] = flat
+        self._syncing.append(self._store.sync_threads.submit(flat.writer.finish_after, flat.syncs))
+        with disk_errors():
+            self._wait_for_syncs(SYNCS_PENDING_MAX)
+
+    def _wait_for_syncs(self, pending_max: int) -> None:
+        while len(self._syncing) > pending_max:
+            self._syncing.pop(0).result()
+
+    # Blocks that came one by one
+
+    def _lay_out_files(self) -> None:
+        for multihash, cid in self._file_nodes.items():
+            if multihash not in self._below_files:
+                self._lay_out_file(cid)
+        self._forget_covered()
+        for cid, _, length in list(self._staged.values()):
+            if cid.codec == RAW and length > SMALL_FILE_BYTES_MAX:
+                self._lay_out_file(cid)
+        self._forget_covered()
+
+    def _forget_covered(self) -> None:
+        """Keep leaves once: those inside flat files need no copy in the index."""
+        for flat in self._flats.values():
+            for multihash, *_ in flat.runs:
+                self._staged.pop(multihash, None)
+
+    def _lay_out_file(self, root: CID) -> None:
+        """Write a file's content flat, if all of it is here and its sizes are honest."""
+        try:
+            if reader.stat(self, root).file_bytes <= SMALL_FILE_BYTES_MAX:
+                return
+        except UserError:
+            return
+        flat = self._new_flat()
+        try:
+            whole = self._copy_leaves(flat, root)
+        except UserError:
+            whole = False
+        if whole:
+            self._finish_flat(flat, root)
+        else:
+            self._drop_flat(flat)
+
+    def _drop_flat(self, flat: _Flat) -> None:
+        flat.writer.discard_after(flat.syncs)
+        self._open_flats.remove(flat)
+
+    def _copy_leaves(self, flat: _Flat, root: CID) -> bool:
+        distinct: set[bytes] = set()
+        distinct_bytes = 0
+        for leaf in reader.leaves(self, root):
+            if leaf.cid.multihash not in distinct:
+                distinct.add(leaf.cid.multihash)
+                distinct_bytes += leaf.length
+            limit = AMPLIFICATION_MAX * distinct_bytes + AMPLIFICATION_FREE_BYTES
+            if leaf.offset + leaf.length > limit:
+                return False
+            offset = self._append(flat, reader.leaf_content(leaf))
+            form = _form_of(leaf)
+            if form is not None:
+                flat.runs.append((leaf.cid.multihash, form, offset, leaf.length))
+        return True
+
+
+def _form_of(leaf: reader.Leaf) -> Form | None:
+    """Return how the leaf's block is rebuilt from its content; None where it cannot be."""
+    if leaf.cid.codec == RAW:
+        return Form.RAW
+    before, behind = unixfs.wrap_leaf(leaf.length)
+    size = len(before) + leaf.length + len(behind)
+    if len(leaf.block) == size and leaf.block.startswith(before) and leaf.block.endswith(behind):
+        return Form.WRAPPED
+    return None
