@@ -21,12 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import msgspec
+import structlog
 
 from lichen.encoding import from_canonical
 from lichen.errors import CorruptionError, LedgerError, LichenError, LimitError, MachineError
 from lichen.ledger.blocks import (
     BLOCK_TRANSACTION_BYTES_MAX,
     BLOCK_TRANSACTIONS_MAX,
+    TRANSACTIONS_PER_REQUEST_MAX,
     block_hash,
 )
 from lichen.ledger.errors import BadNonceError, OverloadError
@@ -45,11 +47,12 @@ if TYPE_CHECKING:
 
     from lichen.ledger.store import Store
 
-TRANSACTIONS_PER_REQUEST_MAX = 1024
 QUEUE_TRANSACTIONS_MAX = 16_384
 QUEUE_BYTES_MAX = 32 << 20
 VERIFY_CHUNK = 64
 VERIFY_THREADS = 2
+
+log = structlog.get_logger()
 
 Checked = tuple[Received | LedgerError, bool]
 
@@ -109,14 +112,13 @@ class Engine:
         self._stopping = False
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="ledger-engine")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name="ledger-engine")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Finish what was submitted, then close."""
-        self._stopping = True
-        self._arrived.set()
-        self._advanced.set()
+        self.stop_streams()
         try:
             if self._task is not None:
                 await self._task
@@ -134,6 +136,20 @@ class Engine:
     def running(self) -> bool:
         """Whether blocks are being made."""
         return self._task is not None and not self._task.done()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the engine takes no more transactions."""
+        return self._stopping
+
+    def stop_streams(self) -> None:
+        """Wake whoever waits for blocks: the process is stopping. Safe in a signal handler."""
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._advanced.set()
+        self._arrived.set()
 
     def status(self) -> Status:
         """Return where the ledger stands."""
@@ -236,10 +252,10 @@ class Engine:
         except LichenError as error:
             for slot in slots:
                 _fail(slot, error)
-        except BaseException:
+        except Exception:  # nothing was written; one bad batch must not end the ledger
+            log.exception("block-failed", transactions=len(slots))
             for slot in slots:
                 _fail(slot, MachineError("the ledger failed", hint="look at its log"))
-            raise
         else:
             if applied is not None:
                 self.state.adopt(applied.changes)

@@ -16,8 +16,9 @@ from lichen.ledger.types import network_id
 
 if TYPE_CHECKING:
     from lichen.identity import Address, PrivateKey
-    from lichen.ledger.client import LedgerClient, Result
+    from lichen.ledger.client import LedgerClient
     from lichen.ledger.follower import Follower
+    from lichen.ledger.results import Result
     from lichen.ledger.transactions import Transaction
     from lichen.ledger.types import Genesis
 
@@ -55,10 +56,10 @@ class Submitter:
                 await self._follower.wait_for(status.height)
                 result = await self._send(body)
             async with asyncio.timeout(APPLIED_S_MAX):
-                await self._follower.wait_for(result.height)
+                await self._follower.wait_for(result.accepted())
             return result
 
     async def _send(self, body: Transaction) -> Result:
         nonce = self._follower.state.account(self.address).nonce
         signed = sign_transaction(self._network, self._key, nonce, body)
-        return (await self._client.submit([signed]))[0]
+        return await self._client.submit_one(signed)

@@ -252,12 +252,13 @@ def decode_transaction(raw: bytes) -> Received:
     try:
         plain = libipld.decode_dag_cbor(raw)
         signed = convert(plain, SignedTransaction)
-    except (ValueError, TypeError, UserError) as error:
+        again = canonical(signed)
+    except (ValueError, TypeError, OverflowError, RecursionError, UserError) as error:
         raise BadTransactionError(
             f"not a transaction: {error}", hint="see lichen.ledger"
         ) from error
     tail = len(_NETWORK_KEY) + NETWORK_BYTES + len(_SIGNATURE_KEY) + 1 + len(signed.signature)
-    if canonical(signed) != raw or not 24 <= len(signed.signature) <= 255:
+    if again != raw or not 24 <= len(signed.signature) <= 255:
         raise BadTransactionError("a transaction is not in canonical form", hint="encode it again")
     if len(signed.network) != NETWORK_BYTES:
         raise BadTransactionError(f"a network id has {NETWORK_BYTES} bytes")

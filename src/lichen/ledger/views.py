@@ -150,8 +150,12 @@ class View:
 
     def block(self, height: int) -> Block | None:
         """Return a block, or None above the last one."""
-        data = self._state.store.get(block_key(height)) if height > 0 else None
+        data = self.block_bytes(height)
         return None if data is None else decode_block(data)
+
+    def block_bytes(self, height: int) -> bytes | None:
+        """Return a block as it is stored and streamed, or None above the last one."""
+        return self._state.store.get(block_key(height)) if height > 0 else None
 
     def _indexed(self, name: bytes, address: Address) -> list[bytes]:
         prefix = index_key(name, address)
