@@ -6,8 +6,9 @@
 
 Expected failures are the errors of `lichen.errors` and `lichen.ledger.errors`: what the gateway
 answers as a problem is raised here as the same type. A gateway that does not answer is a
-PeerUnavailableError. Calls that change nothing are repeated a bounded number of times; a
-transaction is never sent twice.
+PeerUnavailableError. Calls that can be repeated without harm are, a bounded number of times: reads,
+content (named by its hash) and signed transactions (which count once); calls of functions are not,
+unless their method is safe.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ import msgspec
 from lichen.encoding import from_json
 from lichen.errors import NotAllowedError, UserError
 from lichen.gateway.api import views
-from lichen.ledger.errors import BY_CODE
 from lichen.ledger.transactions import (
     Transaction,
     Transfer,
     encode_transaction,
     sign_transaction,
 )
-from lichen.ledger.types import App, Genesis, Release, network_id
+from lichen.ledger.types import App, Genesis, Grant, Release, network_id
 from lichen.market.receipt import RECEIPT_BYTES_MAX, Receipt, read_receipt
 from lichen.sdk.connection import Connection, Progress, quote_path
 from lichen.sdk.target import locate
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     import httpx
 
     from lichen.identity import Address, PrivateKey
+    from lichen.ledger.results import Result
 
 TIMEOUT_S = 30.0
 PAGE_MAX = 500
+HISTORY_MAX = 100
 TRANSACTIONS_PER_SUBMIT_MAX = 256
 RESPONSE_BYTES_MAX = 64 * 2**20
 
@@ -76,6 +78,7 @@ class Client:
         self.key = key
         self._connection = Connection(gateway_url, key, timeout_s, transport)
         self._network: bytes | None = None
+        self._nonce = 0  # the gateway's follower may be a block behind what it took from us
 
     def close(self) -> None:
         """Close the connections."""
@@ -120,7 +123,7 @@ class Client:
         return self._connection.get(path, views.Nonce).nonce
 
     def history(
-        self, address: Address | None = None, *, limit: int = PAGE_MAX, cursor: str = ""
+        self, address: Address | None = None, *, limit: int = HISTORY_MAX, cursor: str = ""
     ) -> views.Page[views.HistoryEntry]:
         """Return what moved the account's balance, the newest first."""
         path = f"/api/v1/accounts/{address or self._signer().address}/history"
@@ -141,6 +144,15 @@ class Client:
     def release(self, app: str, number: int) -> Release:
         """Return one release; raise NotFoundError."""
         return self._connection.get(f"/api/v1/apps/{quote_path(app)}/releases/{number}", Release)
+
+    def grants(self, app: str) -> Iterator[Grant]:
+        """Yield who may spend how much for an app."""
+        return self._pages(f"/api/v1/apps/{quote_path(app)}/grants", Grant)
+
+    def channels(self, address: Address | None = None) -> Iterator[views.ChannelView]:
+        """Yield the channels that an account pays into, signs for, or is paid by."""
+        path = f"/api/v1/accounts/{address or self._signer().address}/channels"
+        return self._pages(path, views.ChannelView)
 
     def functions(self, app: str) -> tuple[views.FunctionView, ...]:
         """Return the functions of the app's active release."""
@@ -237,15 +249,16 @@ class Client:
 
     # What is told to the network
 
-    def submit(self, *bodies: Transaction) -> tuple[views.TransactionResult, ...]:
+    def submit(self, *bodies: Transaction) -> tuple[Result, ...]:
         """Sign transactions with the account's next nonces and post them together.
 
-        Returns once they stand in a block on disk. Raises the ledger's error for the first one
-        that was refused; those before it hold.
+        Returns once they stand in blocks on disk. Raises the ledger's error for the first one that
+        was refused; those before it hold.
         """
         if not 1 <= len(bodies) <= TRANSACTIONS_PER_SUBMIT_MAX:
             raise UserError(f"submit takes 1 to {TRANSACTIONS_PER_SUBMIT_MAX} transactions")
-        key, network, nonce = self._signer(), self.network(), self.nonce()
+        key, network = self._signer(), self.network()
+        nonce = self._nonce = max(self.nonce(), self._nonce)
         signed = [
             encode_transaction(sign_transaction(network, key, nonce + offset, body))
             for offset, body in enumerate(bodies)
@@ -256,11 +269,12 @@ class Client:
             "application/vnd.ipld.dag-cbor",
             views.TransactionResults,
         )
-        for position, result in enumerate(answer.results):
-            _raise_refusal(result, f"{position + 1} of {len(bodies)}" if position else "")
+        for result in answer.results:
+            result.accepted()
+            self._nonce += 1
         return answer.results
 
-    def transfer(self, to: Address, amount: int) -> views.TransactionResult:
+    def transfer(self, to: Address, amount: int) -> Result:
         """Move FLK (10^-18) to another account."""
         return self.submit(Transfer(to, Amount(amount)))[0]
 
@@ -298,11 +312,3 @@ class Client:
             page = self._page(path, kind, limit=PAGE_MAX, cursor=cursor, **query)
             yield from page.items
             cursor = page.cursor
-
-
-def _raise_refusal(result: views.TransactionResult, which: str) -> None:
-    if result.error is None:
-        return
-    kind = BY_CODE.get(result.error, BY_CODE["transaction-refused"])
-    prefix = f"transaction {which}: " if which else ""
-    raise kind(f"{prefix}{result.detail or result.error}", hint=result.hint)

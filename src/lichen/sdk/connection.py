@@ -74,12 +74,15 @@ class Connection:
         return _successful(answer).content
 
     def post(self, path: str, body: bytes, media_type: str, kind: type[T]) -> T:
-        """Post bytes once; never repeated, because the first try may have had its effect."""
-        answer = self.exchange(
-            "POST", self.base + path, content=body, headers={"content-type": media_type},
-            bytes_max=JSON_BYTES_MAX,
-        )  # fmt: skip
-        return from_json(_successful(answer).content, kind)
+        """Post bytes that may come twice without harm, such as signed transactions."""
+
+        def send() -> httpx.Response:
+            request = self._client.build_request(
+                "POST", self.base + path, content=body, headers={"content-type": media_type}
+            )
+            return self._send(request, JSON_BYTES_MAX)
+
+        return from_json(_successful(_repeated(send)).content, kind)
 
     def post_file(
         self, path: str, spool: Spool, media_type: str, kind: type[T], progress: Progress | None

@@ -57,7 +57,7 @@ class Uploads:
         self._running += 1
         try:
             stream = _BodyStream(request.stream(), signature, context.upload_bytes_max)
-            return await anyio.to_thread.run_sync(context.import_car, stream)
+            return await anyio.to_thread.run_sync(_import, context, stream)
         finally:
             self._running -= 1
 
@@ -71,11 +71,17 @@ async def show(context: ApiContext, request: Request) -> ContentView:
     return ContentView(cid, size, CODECS.get(cid.codec, f"0x{cid.codec:x}"))
 
 
+def _import(context: ApiContext, stream: _BodyStream) -> Uploaded:
+    uploaded = context.import_car(stream)
+    stream.drain()  # what an importer leaves, such as the index of a CAR version 2, is signed too
+    return uploaded
+
+
 class _BodyStream:
     """A request's body as a blocking stream for a worker thread, bounded and hashed.
 
     The last part is only handed out once the whole body's hash is the signed one, so that an
-    importer cannot finish what was changed on the way.
+    importer that reads to the end cannot finish what was changed on the way.
     """
 
     def __init__(
@@ -97,6 +103,11 @@ class _BodyStream:
         taken = bytes(self._buffer[:size])
         self._buffer = self._buffer[size:]
         return taken
+
+    def drain(self) -> None:
+        """Read what is left."""
+        while not self._ended:
+            self._next()
 
     def _next(self) -> bytes:
         """Hand out the part before the one that came."""

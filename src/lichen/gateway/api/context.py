@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from lichen.content.car import Readable
     from lichen.content.cid import CID
     from lichen.gateway.api.events import EventHub
-    from lichen.gateway.api.views import TransactionResult, Uploaded
+    from lichen.gateway.api.views import Uploaded
     from lichen.gateway.placement import Health
     from lichen.gateway.runs import RunRecord
     from lichen.identity import Address
     from lichen.identity.nonces import NonceCache
+    from lichen.ledger.results import Result
     from lichen.ledger.state import Head
     from lichen.ledger.types import App, Genesis
     from lichen.ledger.views import View
@@ -48,10 +49,11 @@ class ApiContext(Protocol):
         """Return milliseconds since 1970."""
         ...
 
-    async def submit(self, transactions: Sequence[bytes]) -> Sequence[TransactionResult]:
+    async def submit(self, transactions: Sequence[bytes]) -> Sequence[Result]:
         """Pass transactions to the ledger; one result each, once they stand on disk there.
 
-        Raises PeerUnavailableError when the ledger does not answer.
+        Waits until this process's follower has applied them, so that whoever reads next sees what
+        he wrote. Raises PeerUnavailableError when the ledger does not answer.
         """
         ...
 

@@ -7,6 +7,7 @@ it is told how many it missed.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 from starlette.responses import StreamingResponse
@@ -31,51 +32,71 @@ HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
 
 
+class Listener:
+    """One listener's queue; `close` it, or let it go."""
+
+    def __init__(self, hub: EventHub, queue_max: int) -> None:
+        self._hub = hub
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(queue_max + 1)
+
+    async def next(self, heartbeat_s: float = HEARTBEAT_S) -> Event | None:
+        """Wait for the next event; None after a silent `heartbeat_s`."""
+        try:
+            return await asyncio.wait_for(self._queue.get(), heartbeat_s)
+        except TimeoutError:
+            return None
+
+    def put(self, event: Event) -> None:
+        """Queue an event; a full queue is emptied, and the listener told what it missed."""
+        if self._queue.qsize() >= self._queue.maxsize - 1:
+            missed = 0
+            while not self._queue.empty():
+                self._queue.get_nowait()
+                missed += 1
+            self._queue.put_nowait(Event("missed", event.time_ms, {"events": missed}))
+        self._queue.put_nowait(event)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._hub.forget(self)
+
+
 class EventHub:
     """Hands every published event to all listeners. For one event loop."""
 
     def __init__(self, *, listeners_max: int = LISTENERS_MAX, queue_max: int = QUEUE_MAX) -> None:
         self._listeners_max = listeners_max
         self._queue_max = queue_max
-        self._queues: set[asyncio.Queue[Event]] = set()
-        self._closed = asyncio.Event()
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+        self.closed = False
+
+    def listen(self) -> Listener:
+        """Begin to listen; raise PeerUnavailableError when LISTENERS_MAX do already."""
+        if len(self._listeners) >= self._listeners_max or self.closed:
+            raise PeerUnavailableError(
+                f"there are {len(self._listeners)} listeners already", hint="try again later"
+            )
+        listener = Listener(self, self._queue_max)
+        self._listeners.add(listener)
+        return listener
 
     def publish(self, event: Event) -> None:
         """Queue an event for every listener; never waits."""
-        for queue in self._queues:
-            if queue.full():
-                missed = _drain(queue)
-                queue.put_nowait(Event("missed", event.time_ms, {"events": missed}))
-            queue.put_nowait(event)
+        for listener in tuple(self._listeners):
+            listener.put(event)
 
-    async def listen(self, heartbeat_s: float = HEARTBEAT_S) -> AsyncIterator[Event | None]:
-        """Yield events from now on, and None after each silent `heartbeat_s`.
-
-        Raises PeerUnavailableError when there are LISTENERS_MAX listeners already.
-        """
-        if len(self._queues) >= self._listeners_max:
-            raise PeerUnavailableError(
-                f"there are {self._listeners_max} listeners already", hint="try again later"
-            )
-        queue: asyncio.Queue[Event] = asyncio.Queue(self._queue_max + 1)
-        self._queues.add(queue)
-        try:
-            while not self._closed.is_set():
-                try:
-                    yield await asyncio.wait_for(queue.get(), heartbeat_s)
-                except TimeoutError:
-                    yield None
-        finally:
-            self._queues.discard(queue)
+    def forget(self, listener: Listener) -> None:
+        """Drop a listener."""
+        self._listeners.discard(listener)
 
     @property
     def listeners(self) -> int:
         """How many listen."""
-        return len(self._queues)
+        return len(self._listeners)
 
     def close(self) -> None:
-        """End all streams at their next event or heartbeat."""
-        self._closed.set()
+        """End all streams."""
+        self.closed = True
         self.publish(Event("closing", 0, {}))
 
 
@@ -106,40 +127,22 @@ def run_event(record: RunRecord) -> Event:
 
 async def stream(context: ApiContext, _: Request) -> StreamingResponse:
     """Follow what happens: blocks, releases and runs as server-sent events."""
-    listening = context.events.listen()
-    first = asyncio.ensure_future(anext(listening))
-    await asyncio.sleep(0)
-    if first.done():  # refused: let the error become the answer
-        first.result()
     return StreamingResponse(
-        _encode(first, listening),
+        _encode(context.events, context.events.listen()),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def _encode(
-    first: asyncio.Future[Event | None], listening: AsyncIterator[Event | None]
-) -> AsyncIterator[bytes]:
+async def _encode(hub: EventHub, listener: Listener) -> AsyncIterator[bytes]:
     yield HEARTBEAT
     try:
-        yield _frame(await first)
-        async for event in listening:
-            yield _frame(event)
+        while not hub.closed:
+            event = await listener.next()
+            yield HEARTBEAT if event is None else _frame(event)
     finally:
-        first.cancel()
-        await listening.aclose()  # type: ignore[attr-defined]
+        listener.close()
 
 
-def _frame(event: Event | None) -> bytes:
-    if event is None:
-        return HEARTBEAT
+def _frame(event: Event) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event.kind.encode(), to_json(event))
-
-
-def _drain(queue: asyncio.Queue[Event]) -> int:
-    missed = 0
-    while not queue.empty():
-        queue.get_nowait()
-        missed += 1
-    return missed

@@ -13,6 +13,7 @@ import msgspec
 
 from lichen.content.cid import CID
 from lichen.identity import Address, Digest
+from lichen.ledger.results import Result
 from lichen.ledger.types import App, FunctionSpec, Genesis, Node, Prices, Release
 from lichen.units import Amount
 
@@ -110,20 +111,10 @@ class BlockView(View, frozen=True):
     transactions: tuple[TransactionView, ...]
 
 
-class TransactionResult(View, frozen=True):
-    """What became of a submitted transaction: its height (0: none), or why it was refused."""
-
-    id: Digest | None
-    height: int = 0
-    error: str | None = None
-    detail: str = ""
-    hint: str = ""
-
-
 class TransactionResults(View, frozen=True):
-    """One result per submitted transaction, in their order."""
+    """One result per submitted transaction, in their order, as the ledger gave them."""
 
-    results: tuple[TransactionResult, ...]
+    results: tuple[Result, ...]
 
 
 class AppView(View, frozen=True):
