@@ -49,7 +49,7 @@ def run(*, home: Path = Path(".lichen/ledger")) -> None:
         The ledger's folder, with its config.toml.
     """
     from lichen.cli.serve import prepare
-    from lichen.ledger.engine import serve
+    from lichen.ledger.server import serve
 
     host, port = prepare(home.absolute(), "ledger")
     serve(home.absolute(), host, port)
