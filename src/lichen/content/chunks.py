@@ -18,20 +18,34 @@ HASHES_AHEAD_MAX = 2
 _BUFFERS = HASHES_AHEAD_MAX + 2
 
 
-def chunks(stream: Readable, chunk_bytes: int) -> Iterator[memoryview]:
-    """Yield full chunks and a shorter last one; nothing for an empty stream.
+def read_head(stream: Readable, size: int) -> bytes:
+    """Return the first `size` bytes of a stream, fewer only where it ends."""
+    head = stream.read(size)
+    while head and len(head) < size:
+        more = stream.read(size - len(head))
+        if not more:
+            break
+        head += more
+    return head
 
-    A chunk is valid until `HASHES_AHEAD_MAX` more have been taken.
+
+def chunks(head: bytes, stream: Readable, chunk_bytes: int) -> Iterator[memoryview]:
+    """Yield `head` and the rest of the stream as full chunks and a shorter last one.
+
+    `head` is no longer than a chunk. A chunk is valid until `HASHES_AHEAD_MAX` more are taken.
     """
-    buffers = [memoryview(bytearray(chunk_bytes)) for _ in range(_BUFFERS)]
-    turn = 0
+    buffers: deque[memoryview] = deque()
     while True:
-        size = _fill(stream, buffers[turn % _BUFFERS])
+        fresh = len(buffers) < _BUFFERS
+        buffer = memoryview(bytearray(chunk_bytes)) if fresh else buffers.popleft()
+        buffers.append(buffer)
+        buffer[: len(head)] = head
+        size = len(head) + _fill(stream, buffer[len(head) :])
+        head = b""
         if size:
-            yield buffers[turn % _BUFFERS][:size]
+            yield buffer[:size]
         if size < chunk_bytes:
             return
-        turn += 1
 
 
 def _fill(stream: Readable, buffer: memoryview) -> int:

@@ -147,12 +147,16 @@ class FlatWriter:
         self.fd, self.path = tempfile.mkstemp(prefix="flat-", dir=folder)
         self.size = 0
 
-    def write(self, data: bytes | memoryview) -> int:
-        """Append; return the offset it is at."""
+    def append(self, data: bytes | memoryview) -> int:
+        """Write at the end; return the offset it is at."""
         offset = self.size
         write_all(self.fd, data)
         self.size += len(data)
         return offset
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return what was written there."""
+        return os.pread(self.fd, length, offset)
 
     def sync(self) -> None:
         """Begin to make the content durable while more of it is written."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from lichen.content import dag_pb, reader, unixfs
 from lichen.content.blocks import check_block
-from lichen.content.chunks import Hasher, chunks
+from lichen.content.chunks import Hasher, chunks, read_head
 from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
 from lichen.content.disk import disk_errors
 from lichen.content.flat import FlatWriter
@@ -32,9 +34,21 @@ if TYPE_CHECKING:
 SMALL_FILE_BYTES_MAX = 64 * 1024  # files up to this live in the index: no fsync each, one read
 STAGED_BLOCKS_MAX = 1 << 20
 SYNCS_PENDING_MAX = 16
-SYNC_EVERY_BYTES = 64 << 20  # begin writing back early, so that the last fsync is short
+SYNC_EVERY_BYTES = 16 << 20  # begin writing back early, so that the last fsync is short
 AMPLIFICATION_MAX = 2  # a flat file may be this much larger than its distinct blocks
 AMPLIFICATION_FREE_BYTES = 16 << 20
+
+
+class _Staged(msgspec.Struct, frozen=True):
+    """A block set aside, and where."""
+
+    cid: CID
+    where: Spool | FlatWriter
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        return self.where.read(self.offset, self.length)
 
 
 class _Flat:
@@ -56,7 +70,8 @@ class Ingest:
     def __init__(self, store: BlockStore) -> None:
         self._store = store
         self._spool = Spool(store.temporary_folder)
-        self._staged: dict[bytes, tuple[CID, int, int]] = {}
+        self._staged: dict[bytes, _Staged] = {}
+        self._leaves: _Flat | None = None
         self._file_nodes: dict[bytes, CID] = {}
         self._below_files: set[bytes] = set()
         self._flats: dict[bytes, _Flat] = {}
@@ -87,9 +102,7 @@ class Ingest:
     def get_block(self, cid: CID) -> bytes | None:
         """Return a block that is staged here or in the store."""
         staged = self._staged.get(cid.multihash)
-        if staged is None:
-            return self._store.get_block(cid)
-        return self._spool.read(staged[1], staged[2])
+        return self._store.get_block(cid) if staged is None else staged.read()
 
     def put_block(self, cid: CID, data: bytes) -> None:
         """Verify and stage a block; raise VerificationError, LimitError or DiskFullError."""
@@ -102,12 +115,16 @@ class Ingest:
             return
         if cid.codec == DAG_PB:
             self._note_file_node(cid, data)
-        self._stage(cid, data)
+        is_leaf = cid.multihash in self._below_files or len(data) > SMALL_FILE_BYTES_MAX
+        if cid.codec == RAW and is_leaf:
+            self._stage(cid, data, self._leaves_writer())
+        else:
+            self._stage(cid, data, self._spool)
 
     def stage_node(self, cid: CID, block: bytes) -> None:
         """Stage a block that this process made itself."""
         if not self._is_known(cid):
-            self._stage(cid, block)
+            self._stage(cid, block, self._spool)
 
     def add_file(
         self,
@@ -117,20 +134,15 @@ class Ingest:
     ) -> Root:
         """Import a stream as a file; `progress` is called with each chunk's bytes."""
         builder = FileBuilder(profile, self.stage_node)
-        source = chunks(stream, profile.chunk_bytes)
-        first = next(source, memoryview(b""))
-        if len(first) <= SMALL_FILE_BYTES_MAX:
-            chunk = bytes(first)
-            cid = builder.leaf(leaf_digest(chunk, profile), len(chunk))
-            self.stage_node(cid, leaf_block(chunk, profile))
-        else:
-            self._write_flat(first, source, builder, profile, progress)
-        if progress is not None and len(first) <= SMALL_FILE_BYTES_MAX:
-            progress(len(first))
-        root = builder.finish()
-        if root.file_bytes > SMALL_FILE_BYTES_MAX:
-            self._finish_flat(self._open_flats[-1], root.cid)
-        return root
+        head = read_head(stream, SMALL_FILE_BYTES_MAX + 1)
+        if len(head) > SMALL_FILE_BYTES_MAX:
+            source = chunks(head, stream, profile.chunk_bytes)
+            return self._write_flat(source, builder, profile, progress)
+        cid = builder.leaf(leaf_digest(head, profile), len(head))
+        self.stage_node(cid, leaf_block(head, profile))
+        if progress is not None:
+            progress(len(head))
+        return builder.finish()
 
     def commit(self, pins: Iterable[CID] = ()) -> None:
         """Make everything durable and visible, with `pins` pinned in the same transaction."""
@@ -147,21 +159,30 @@ class Ingest:
             writer.put_file(file, flat.writer.size)
             for multihash, form, offset, length in flat.runs:
                 writer.put_run(multihash, Run(form, file, offset, length))
-        for multihash, (_, offset, length) in self._staged.items():
-            writer.put_inline(multihash, self._spool.read(offset, length))
+        for multihash, staged in self._staged.items():
+            writer.put_inline(multihash, staged.read())
         for cid in pins:
             writer.put_pin(cid)
 
     # Staging
 
-    def _stage(self, cid: CID, data: bytes) -> None:
+    def _stage(self, cid: CID, data: bytes, where: Spool | FlatWriter) -> None:
         if len(self._staged) >= STAGED_BLOCKS_MAX:
             raise LimitError(
                 f"over {STAGED_BLOCKS_MAX} blocks in one addition", hint="split it into parts"
             )
         self._reserve(len(data))
         with disk_errors():
-            self._staged[cid.multihash] = (cid, self._spool.append(data), len(data))
+            offset = where.append(data)
+        self._staged[cid.multihash] = _Staged(cid, where, offset, len(data))
+        if self._leaves is not None and where is self._leaves.writer:
+            self._sync_early(self._leaves, offset)
+
+    def _leaves_writer(self) -> FlatWriter:
+        """Leaves are set aside one behind the other: often that already is the flat file."""
+        if self._leaves is None:
+            self._leaves = self._new_flat()
+        return self._leaves.writer
 
     def _is_known(self, cid: CID) -> bool:
         if cid.multihash in self._staged:
@@ -187,24 +208,24 @@ class Ingest:
 
     def _write_flat(
         self,
-        first: memoryview,
         source: Iterator[memoryview],
         builder: FileBuilder,
         profile: Profile,
         progress: Callable[[int], None] | None,
-    ) -> None:
+    ) -> Root:
         flat = self._new_flat()
         form = Form.RAW if profile.raw_leaves else Form.WRAPPED
         hasher = Hasher(self._store.hash_threads, profile)
-        chunk: memoryview | None = first
-        while chunk is not None:
+        for chunk in source:
             hasher.submit(chunk)
             self._append(flat, chunk)
             self._take_leaves(flat, builder, form, hasher.due())
             if progress is not None:
                 progress(len(chunk))
-            chunk = next(source, None)
         self._take_leaves(flat, builder, form, hasher.finish())
+        root = builder.finish()
+        self._finish_flat(flat, root.cid)
+        return root
 
     def _new_flat(self) -> _Flat:
         with disk_errors():
@@ -214,12 +235,14 @@ class Ingest:
 
     def _append(self, flat: _Flat, data: bytes | memoryview) -> int:
         self._reserve(len(data))
-        before = flat.writer.size
         with disk_errors():
-            offset = flat.writer.write(data)
-        if before // SYNC_EVERY_BYTES != flat.writer.size // SYNC_EVERY_BYTES:
-            flat.syncs.append(self._store.sync_threads.submit(flat.writer.sync))
+            offset = flat.writer.append(data)
+        self._sync_early(flat, offset)
         return offset
+
+    def _sync_early(self, flat: _Flat, offset: int) -> None:
+        if offset // SYNC_EVERY_BYTES != flat.writer.size // SYNC_EVERY_BYTES:
+            flat.syncs.append(self._store.sync_threads.submit(flat.writer.sync))
 
     def _take_leaves(
         self,
@@ -237,8 +260,11 @@ class Ingest:
         file = root.as_v1().encode()
         if file in self._flats or self._store.has_flat(self, root):
             self._drop_flat(flat)
-            return
-        self._flats[file] = flat
+        else:
+            self._keep_flat(flat, root)
+
+    def _keep_flat(self, flat: _Flat, root: CID) -> None:
+        self._flats[root.as_v1().encode()] = flat
         self._syncing.append(self._store.sync_threads.submit(flat.writer.finish_after, flat.syncs))
         with disk_errors():
             self._wait_for_syncs(SYNCS_PENDING_MAX)
@@ -250,14 +276,53 @@ class Ingest:
     # Blocks that came one by one
 
     def _lay_out_files(self) -> None:
-        for multihash, cid in self._file_nodes.items():
-            if multihash not in self._below_files:
-                self._lay_out_file(cid)
+        self._lay_out(
+            [
+                cid
+                for multihash, cid in self._file_nodes.items()
+                if multihash not in self._below_files
+            ]
+        )
+        self._lay_out(
+            [
+                staged.cid
+                for staged in self._staged.values()
+                if staged.cid.codec == RAW and staged.length > SMALL_FILE_BYTES_MAX
+            ]
+        )
+
+    def _lay_out(self, roots: list[CID]) -> None:
+        if len(roots) != 1 or not self._adopt(roots[0]):
+            for root in roots:
+                self._lay_out_file(root)
         self._forget_covered()
-        for cid, _, length in list(self._staged.values()):
-            if cid.codec == RAW and length > SMALL_FILE_BYTES_MAX:
-                self._lay_out_file(cid)
-        self._forget_covered()
+
+    def _adopt(self, root: CID) -> bool:
+        """Take the leaves set aside as the flat file, where they are just that; or return False."""
+        flat, end = self._leaves, 0
+        if flat is None:
+            return False
+        try:
+            for span in reader.spans(self, root):
+                staged = self._staged.get(span.cid.multihash)
+                place = (span.offset, span.length)
+                if staged is None or staged.where is not flat.writer:
+                    return False
+                if (staged.offset, staged.length) != place or span.cid.codec != RAW:
+                    return False
+                end = span.offset + span.length
+        except UserError:
+            return False
+        if end != flat.writer.size or end <= SMALL_FILE_BYTES_MAX:
+            return False
+        flat.runs = [
+            (multihash, Form.RAW, staged.offset, staged.length)
+            for multihash, staged in self._staged.items()
+            if staged.where is flat.writer
+        ]
+        self._leaves = None
+        self._keep_flat(flat, root)
+        return True
 
     def _forget_covered(self) -> None:
         """Keep leaves once: those inside flat files need no copy in the index."""

@@ -66,6 +66,14 @@ class Leaf(msgspec.Struct, frozen=True):
     block: bytes
 
 
+class Span(msgspec.Struct, frozen=True):
+    """A run of a file's bytes and the block that holds it, not yet read."""
+
+    cid: CID
+    offset: int
+    length: int
+
+
 class _Node(msgspec.Struct, frozen=True):
     links: tuple[Link, ...]
     unixfs: UnixFS
@@ -211,22 +219,36 @@ def leaves(blocks: Blocks, cid: CID, start: int = 0, end: int | None = None) -> 
 
     Raises UserError where the DAG is not a file or its sizes contradict each other.
     """
+    for span in spans(blocks, cid, start, end):
+        block = need_block(blocks, span.cid)
+        if span.cid.codec == RAW:
+            _check_size(span.cid, len(block), span.length)
+        yield Leaf(span.cid, span.offset, span.length, block)
+
+
+def spans(blocks: Blocks, cid: CID, start: int = 0, end: int | None = None) -> Iterator[Span]:
+    """Yield where the bytes `start` .. `end` of a file are, without reading its raw leaves.
+
+    The length of a raw leaf is its parent's claim. Raises as `leaves`.
+    """
+    if cid.codec == RAW:
+        size = len(need_block(blocks, cid))
+        if start < size and end != 0:
+            yield Span(cid, 0, size)
+        return
     stack: list[tuple[CID, int, int | None, int]] = [(cid, 0, None, 0)]
     while stack:
         cid, offset, claimed, depth = stack.pop()
-        block = need_block(blocks, cid)
-        if cid.codec == RAW:
-            _check_size(cid, len(block), claimed)
-            if block and start < offset + len(block):
-                yield Leaf(cid, offset, len(block), block)
+        if cid.codec == RAW and claimed is not None:
+            yield Span(cid, offset, claimed)
             continue
-        node = _decode(cid, block)
+        node = _decode(cid, need_block(blocks, cid))
         if node.unixfs.kind not in _FILE_KINDS or depth > FILE_DEPTH_MAX:
             raise UserError(f"{cid} is not a file, or too deep")
         _check_size(cid, _file_bytes(node), claimed)
         own = len(node.unixfs.data or b"")
         if own and start < offset + own and (end is None or offset < end):
-            yield Leaf(cid, offset, own, block)
+            yield Span(cid, offset, own)
         children = _children(node, offset + own, depth + 1)
         stack.extend(reversed([c for c in children if _overlaps(c, start, end)]))
 
