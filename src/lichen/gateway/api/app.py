@@ -42,7 +42,7 @@ def create_api(context: ApiContext) -> ASGIApp:
     """Build the application; it answers everything below `/api/v1`."""
     entries = table()
     routes = [
-        Route(PREFIX + entry.path, _endpoint(context, entry), methods=[entry.method])
+        Route(PREFIX + entry.path, _endpoint(context, entry), methods=[entry.method, "OPTIONS"])
         for entry in entries
     ]
     openapi = to_json(document(entries, PREFIX))
@@ -50,13 +50,9 @@ def create_api(context: ApiContext) -> ASGIApp:
     async def describe(_: Request) -> Response:
         return Response(openapi, media_type="application/json", headers=_CORS)
 
-    async def preflight(_: Request) -> Response:
-        return Response(status_code=204, headers=_PREFLIGHT)
-
     return Starlette(
         routes=[
             Route(PREFIX + "/openapi.json", describe, methods=["GET"]),
-            Route(PREFIX + "/{path:path}", preflight, methods=["OPTIONS"]),
             *routes,
         ],
         exception_handlers={HTTPException: _refuse},
@@ -75,6 +71,8 @@ def problem(error: LichenError, headers: dict[str, str] | None = None) -> Respon
 
 def _endpoint(context: ApiContext, entry: Entry) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=_PREFLIGHT)
         try:
             answer = await entry.handler(context, request)
         except LichenError as error:

@@ -1,0 +1,187 @@
+"""A gateway for API tests: the real state machine in memory, a real run log, a dict of blocks."""
+
+from lichen.content.car import CarReader
+from lichen.content.cid import CID, RAW
+from lichen.gateway.api.app import create_api
+from lichen.gateway.api.events import EventHub
+from lichen.gateway.api.views import Uploaded
+from lichen.gateway.placement import Health
+from lichen.gateway.runs import Attempt, RunLog, RunRecord
+from lichen.identity import Address, KeyKind, PrivateKey
+from lichen.identity.nonces import NonceCache
+from lichen.ledger.machine import apply_transaction, seal
+from lichen.ledger.results import Refusal, Result
+from lichen.ledger.state import State
+from lichen.ledger.store import MemoryStore
+from lichen.ledger.transactions import (
+    CreateApp,
+    GrantSpending,
+    OpenChannel,
+    PublishRelease,
+    RegisterNode,
+    SettleEpoch,
+    Transfer,
+    decode_transaction,
+    encode_transaction,
+    sign_transaction,
+)
+from lichen.ledger.types import (
+    Capacity,
+    FunctionSpec,
+    Genesis,
+    GenesisAccount,
+    Params,
+    Prices,
+    Runtime,
+    network_id,
+)
+from lichen.ledger.views import View
+from lichen.units import FLK, Amount
+
+NOW_MS = 1_700_000_000_000
+CODE = CID.of(RAW, b"code")
+OWNER, NODE, GATEWAY, POOR = (
+    PrivateKey(KeyKind.SECP256K1, bytes([0x10 + i]) * 32) for i in range(4)
+)
+TREASURY = Address(b"\x77" * 20)
+PRICES = Prices(Amount(10), Amount(20), Amount(30), Amount(40), Amount(50))
+CAPACITY = Capacity(4, 1024, 2**30)
+RECEIPT = b'{"receipt": "exactly these bytes"}'
+
+
+def function(name="api", routes=("/api/*",), max_price=10**15):
+    return FunctionSpec(
+        name=name,
+        code=CODE,
+        runtime=Runtime.JS,
+        routes=routes,
+        memory_mb=128,
+        timeout_ms=1000,
+        verify="none",
+        max_price=Amount(max_price),
+        min_tier="process",
+        run_first=False,
+        schedule=(),
+        content_bytes=4,
+    )
+
+
+class World:
+    """Implements `ApiContext`."""
+
+    def __init__(self, folder):
+        self.genesis = Genesis(
+            "test",
+            NOW_MS,
+            Params(Amount(1), 100, Amount(FLK), 1000, 1000, 60_000, TREASURY),
+            (
+                GenesisAccount(OWNER.address, Amount(1000 * FLK)),
+                GenesisAccount(NODE.address, Amount(1000 * FLK)),
+                GenesisAccount(GATEWAY.address, Amount(1000 * FLK)),
+            ),
+        )
+        self.network = network_id(self.genesis)
+        self.store = MemoryStore()
+        self.state = State(self.store, self.genesis)
+        self.ledger = View(self.state)
+        self.gateway = GATEWAY.address
+        self.upload_bytes_max = 100_000
+        self.events = EventHub()
+        self.clock_ms = NOW_MS
+        self.nonces = NonceCache(started_ms=NOW_MS)
+        self.health = {}
+        self.blocks = {}
+        self.runs = RunLog(str(folder / "runs"), GATEWAY.address)
+        self.log_lines = [
+            b'{"time_ms":1,"node":"n","function":"api","run":"r","level":"log","text":"hi"}'
+        ]
+        self.submitted = []
+        self.api = create_api(self)
+
+    @property
+    def head(self):
+        return self.state.head
+
+    def now_ms(self):
+        return self.clock_ms
+
+    async def submit(self, transactions):
+        self.submitted.append(list(transactions))
+        return [self.apply(raw) for raw in transactions]
+
+    def apply(self, raw):
+        received = decode_transaction(raw)
+        draft = self.state.draft(self.clock_ms)
+        outcome = apply_transaction(draft, received, signature_holds=received.signature_holds())
+        if outcome.error is not None:
+            return Result(outcome.id.hex(), error=Refusal.of(outcome.error))
+        applied = seal(self.state, draft, [raw], [outcome])
+        self.store.write(applied.changes.entries)
+        self.state.adopt(applied.changes)
+        return Result(outcome.id.hex(), self.head.height)
+
+    def do(self, key, body):
+        nonce = self.ledger.account(key.address).nonce
+        return self.apply(
+            encode_transaction(sign_transaction(self.network, key, nonce, body))
+        ).accepted()
+
+    def import_car(self, stream):
+        reader = CarReader(stream)
+        found = dict(reader)
+        self.blocks |= found
+        return Uploaded(reader.roots, sum(map(len, found.values())))
+
+    def block_size(self, cid):
+        return len(self.blocks[cid]) if cid in self.blocks else None
+
+    def run_record(self, run):
+        return self.runs.get(run)
+
+    async def receipt(self, run):
+        self.runs.get(run)
+        return RECEIPT
+
+    async def logs(self, app, *, follow):
+        for line in self.log_lines:
+            yield line
+
+    def populate(self):
+        """One of everything."""
+        self.do(
+            NODE,
+            RegisterNode(
+                NODE.public, "http://127.0.0.1:9", CAPACITY, PRICES, ("process",), Amount(FLK)
+            ),
+        )
+        self.do(OWNER, CreateApp("shop", "sells things"))
+        self.do(OWNER, PublishRelease("shop", CODE, (function(),), None))
+        self.do(OWNER, PublishRelease("shop", None, (function(), function("ssr", ("/*",))), None))
+        self.do(OWNER, CreateApp("empty", ""))
+        self.do(OWNER, GrantSpending("shop", GATEWAY.address, Amount(10 * FLK), NOW_MS + 10**9))
+        self.do(
+            GATEWAY, OpenChannel(NODE.address, GATEWAY.address, "shop", Amount(FLK), OWNER.address)
+        )
+        self.do(OWNER, Transfer(GATEWAY.address, Amount(5)))
+        self.do(NODE, SettleEpoch(0, bytes(32), 3, ()))
+        self.health[bytes(NODE.address)] = Health()
+        self.health[bytes(NODE.address)].succeeded(20.0)
+        self.run = self.runs.next_run()
+        self.runs.add(
+            RunRecord(
+                self.run,
+                "shop/2/api",
+                "GET",
+                "/api/time",
+                NOW_MS,
+                10**15,
+                node=str(NODE.address),
+                status=200,
+                wall_us=1500,
+                attempts=(Attempt(str(NODE.address), "answered", 1400),),
+                refusals="1 too dear",
+                amount=12,
+            )
+        )
+        self.blocks[CODE] = b"code"
+        return self
