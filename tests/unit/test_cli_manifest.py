@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -143,10 +144,8 @@ def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path):
 
 @given(st.text(max_size=300))
 def test_any_text_is_read_or_refused_as_a_users_error(text):
-    try:
-        manifest.parse(text)
-    except UserError as error:
-        assert error.hint
+    with contextlib.suppress(UserError):
+        assert manifest.parse(text).name
 
 
 @given(st.integers(1, 10**6), st.sampled_from(["ms", "s", "m", "h", "d", "w"]))

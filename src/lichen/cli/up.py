@@ -42,6 +42,7 @@ def up(
         console.say(f"the network in {root} is already running")
         _show(running.urls, already=True)
         return
+    _ensure_engines()
     folder = command.open_folder(root, nodes, port, fault)
     urls = plan.urls(folder)
     if not detach:
@@ -83,6 +84,16 @@ def down(
             step.done("stopped the network; no process is left")
     data = {"running": was_running, "killed": killed}
     console.emit(data, lambda: None)
+
+
+def _ensure_engines() -> None:
+    """Install the engines here, where somebody watches, and not in a child that must be quick."""
+    from lichen.runtime import engines
+
+    if not engines.status().installed:
+        with console.step("install the engines") as step:
+            engines.ensure(console.say)
+            step.done("installed the engines")
 
 
 def _fault_flag(fault: str) -> list[str]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from lichen.cli import console
 from lichen.cli import profile as profiles
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RESPONSE_BYTES_MAX = 1 << 30
 

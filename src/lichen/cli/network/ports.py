@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 
 from lichen.errors import MachineError
 
-PORT_MAX = 65535
+FIRST, LAST = 20_000, 31_999  # below what systems give to outgoing connections
+TRIES_MAX = 1000
 
 
 class PortTakenError(MachineError):
@@ -17,15 +19,32 @@ class PortTakenError(MachineError):
 
 
 def choose_free(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return that many different ports that are free now."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((host, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Return that many different ports that are free now, and are likely to stay so.
+
+    They lie outside of the range for outgoing connections, so that a network that is stopped finds
+    its ports again.
+    """
+    candidates = random.SystemRandom().sample(range(FIRST, LAST + 1), TRIES_MAX)
+    found: list[int] = []
+    for port in candidates:
+        if len(found) == count:
+            break
+        if _is_free(host, port):
+            found.append(port)
+    if len(found) < count:
+        raise MachineError(
+            f"no {count} free ports between {FIRST} and {LAST}", hint="stop what listens there"
+        )
+    return found
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def require_free(host: str, port: int, *, who: str, remedy: str) -> None:

@@ -1,0 +1,96 @@
+"""Content from a gateway that is not trusted: each block is checked before it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from lichen.content import reader
+from lichen.content.blocks import CheckedBlocks
+from lichen.content.cid import CID
+from lichen.errors import LimitError, PeerError, UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lichen.content.blocks import Blocks
+    from lichen.content.reader import Entry
+    from lichen.sdk.client import Client
+
+RAW_BLOCK = "application/vnd.ipld.raw"
+FOLDER_DEPTH_MAX = 64
+FILES_MAX = 100_000
+
+
+def blocks_of(client: Client) -> Blocks:
+    """Return a gateway's blocks, verified."""
+
+    def get(cid: CID) -> bytes | None:
+        answer = client.call(f"/ipfs/{cid}?format=raw", headers={"accept": RAW_BLOCK})
+        if answer.status in {404, 410}:
+            return None
+        if answer.status != 200:
+            raise PeerError(f"the gateway answered {answer.status} for {cid}", hint="try again")
+        return answer.body
+
+    return CheckedBlocks(get)
+
+
+def locate(blocks: Blocks, text: str) -> Entry:
+    """Find what `CID[/path]` or `/ipfs/CID[/path]` leads to."""
+    name, _, path = text.removeprefix("/ipfs/").partition("/")
+    return reader.resolve(blocks, CID.parse(name), path)
+
+
+def write(blocks: Blocks, entry: Entry, target: Path | None) -> int:
+    """Write a file (to stdout without a target) or a whole folder; return the number of files."""
+    if entry.is_file and target is None:
+        for part in reader.read_file(blocks, entry.cid):
+            sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+        return 1
+    if target is None:
+        raise UserError("this is a folder", hint="say where it goes: -o FOLDER")
+    if entry.is_file:
+        return _write_file(blocks, entry, target)
+    return _write_folder(blocks, entry, target, 0)
+
+
+def _write_file(blocks: Blocks, entry: Entry, target: Path) -> int:
+    """Write to a neighbour first, so that a broken transfer never looks like the file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    with partial.open("wb") as stream:
+        for part in reader.read_file(blocks, entry.cid):
+            stream.write(part)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    return 1
+
+
+def _write_folder(blocks: Blocks, entry: Entry, target: Path, depth: int) -> int:
+    if depth > FOLDER_DEPTH_MAX:
+        raise LimitError(f"nested over {FOLDER_DEPTH_MAX} folders deep", hint="fetch a part of it")
+    if not entry.is_directory:
+        raise UserError(f"{target.name} is neither file nor folder", hint="it is left out upstream")
+    target.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for child in reader.list_directory(blocks, entry.cid):
+        _check_name(child.name)
+        inner = reader.stat(blocks, child.cid)
+        place = target / child.name
+        if inner.is_file:
+            count += _write_file(blocks, inner, place)
+        else:
+            count += _write_folder(blocks, inner, place, depth + 1)
+        if count > FILES_MAX:
+            raise LimitError(f"over {FILES_MAX} files", hint="fetch a part of it")
+    return count
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that would leave the folder: whoever made the content chose it."""
+    if name in {"", ".", ".."} or "/" in name or "\0" in name or "\\" in name:
+        raise UserError(f"the entry {name[:80]!r} cannot be a file name", hint="fetch other parts")

@@ -1,0 +1,164 @@
+"""From built content to a release that serves: compare, upload, transact, wait."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lichen.cli import connect, console
+from lichen.errors import NotAllowedError, NotFoundError, PeerUnavailableError, UserError
+from lichen.ledger.transactions import CreateApp, GrantSpending, PublishRelease, Transaction
+from lichen.ledger.types import Release
+from lichen.units import FLK, Amount
+
+if TYPE_CHECKING:
+    from lichen.cli.project.build import Built
+    from lichen.cli.project.pack import Pack
+    from lichen.gateway.api.views import Status
+    from lichen.ledger.types import App, Grant
+    from lichen.sdk.client import Client
+
+GRANT_LIMIT = Amount(100 * FLK)
+GRANT_LEFT_MIN = Amount(20 * FLK)
+GRANT_MS = 90 * 86_400_000
+GRANT_RENEW_MS = 7 * 86_400_000
+SERVE_S_MAX = 60.0
+POLL_S = 0.05
+
+
+class Deployed(msgspec.Struct, frozen=True):
+    """The release that serves now; `changed` tells whether this deploy made it."""
+
+    release: Release
+    changed: bool
+
+
+def require_ours(client: Client, name: str) -> App | None:
+    """Return the app if it exists; raise NotAllowedError when somebody else owns it."""
+    try:
+        app = client.app(name).app
+    except NotFoundError:
+        return None
+    if client.key is not None and app.owner != client.key.address:
+        raise NotAllowedError(
+            f"the app name {name!r} is taken, by {app.owner}",
+            hint="choose another one: lichen deploy --app NAME, or name in lichen.toml",
+        )
+    return app
+
+
+def publish(client: Client, name: str, description: str, built: Built, pack: Pack) -> Deployed:
+    """Make `built` the app's active release, unless it is already."""
+    status = client.status()
+    app = require_ours(client, name)
+    active = client.app(name).release if app is not None else None
+    same = active is not None and is_same(active, built)
+    bodies: list[Transaction] = []
+    if app is None:
+        bodies.append(CreateApp(name, description))
+    if not same:
+        bodies.append(PublishRelease(name, built.site, built.functions, built.manifest))
+    if grant := _grant(client, name, status, paying=bool(built.functions)):
+        bodies.append(grant)
+    if bodies:
+        _require_balance(client, len(bodies), grant)
+    if not same:
+        upload(client, built, pack)
+    if bodies:
+        with console.step(f"publish {name}") as step:
+            results = client.submit(*bodies)
+            step.done(f"published {name} in block {results[-1].height}")
+    if same and active is not None:
+        return Deployed(active, changed=False)
+    return Deployed(wait_serving(client, name, (app.releases if app else 0) + 1), changed=True)
+
+
+def is_same(active: Release, built: Built) -> bool:
+    """Tell whether a release has the same CIDs and the same settings."""
+    return (active.site, active.functions, active.manifest) == (
+        built.site,
+        built.functions,
+        built.manifest,
+    )
+
+
+def upload(client: Client, built: Built, pack: Pack) -> None:
+    """Store the blocks at the gateway, unless it has every root already."""
+    missing = [root for root in built.roots if not _has(client, str(root))]
+    if not missing:
+        return
+    with console.step("upload") as step:
+        stored = client.upload_car(pack.parts(*built.roots))
+        if set(stored.roots) != set(built.roots):
+            raise PeerUnavailableError(
+                "the gateway did not store what was sent", hint="run the command again"
+            )
+        step.done(f"uploaded {stored.bytes:,} bytes")
+
+
+def wait_serving(client: Client, name: str, number: int) -> Release:
+    """Wait until the gateway routes to a release; it follows the ledger by itself."""
+    deadline = time.monotonic() + SERVE_S_MAX
+    with console.step("wait until the gateway serves it") as step:
+        while time.monotonic() < deadline:
+            release = _served(client, name)
+            if release is not None and release.number >= number:
+                step.done("the gateway serves it")
+                return release
+            time.sleep(POLL_S)
+    raise PeerUnavailableError(
+        f"v{number} is on the ledger, but the gateway does not serve it after {SERVE_S_MAX:.0f} s",
+        hint="see its log, or: lichen doctor",
+    )
+
+
+def _served(client: Client, name: str) -> Release | None:
+    try:
+        return client.app(name).release
+    except NotFoundError:  # the gateway has not seen the block yet
+        return None
+
+
+def _has(client: Client, cid: str) -> bool:
+    try:
+        client.storage(cid)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _grant(client: Client, name: str, status: Status, *, paying: bool) -> GrantSpending | None:
+    """Return the grant to give, if the one the gateway has is missing, nearly used up or old."""
+    if not paying:
+        return None
+    held = _held(client, name, status)
+    spent = held.spent if held else 0
+    left = held.limit - spent if held else 0
+    lasts_ms = held.expires_ms - status.time_ms if held else 0
+    if left >= GRANT_LEFT_MIN and lasts_ms > GRANT_RENEW_MS:
+        return None
+    expires_ms = time.time_ns() // 1_000_000 + GRANT_MS
+    return GrantSpending(name, status.gateway, Amount(spent + GRANT_LIMIT), expires_ms)
+
+
+def _held(client: Client, name: str, status: Status) -> Grant | None:
+    try:
+        grants = client.grants(name)
+        return next((grant for grant in grants if grant.delegate == status.gateway), None)
+    except NotFoundError:  # the app is new
+        return None
+
+
+def _require_balance(client: Client, transactions: int, grant: GrantSpending | None) -> None:
+    """Fail before anything is sent when the account cannot pay; say how much is missing."""
+    fees = client.genesis().params.transaction_fee * transactions
+    need = fees + (FLK if grant is not None else 0)
+    account = client.account()
+    if account.balance < need:
+        raise UserError(
+            f"the account has {connect.flk(account.balance)}, deploying takes "
+            f"{connect.flk(need)}: {connect.flk(need - account.balance)} are missing",
+            hint=f"send FLK to {account.address}, or deploy from another account",
+        )
