@@ -8,7 +8,7 @@ from lichen.identity import Address, PrivateKey
 from lichen.ledger.types import Capacity, FunctionSpec, Node, NodeStatus, Prices, Release, Runtime
 from lichen.units import Amount
 
-OWNER = bytes(20)
+OWNER = Address(bytes(20))
 
 
 def make_spec(**changes: object) -> FunctionSpec:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lichen.identity import Address
 from lichen.ledger.types import FunctionSpec
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class FunctionRoute(msgspec.Struct, frozen=True):
     """A function of a release as the gateway calls it: `id` is `app/release/name`."""
 
     id: str
-    owner: bytes
+    owner: Address
     app: str
     release: int
     spec: FunctionSpec
@@ -31,7 +32,7 @@ class AppRoutes:
 
     __slots__ = ("_exact", "_prefixes", "app", "functions", "owner", "release", "runs_first")
 
-    def __init__(self, owner: bytes, release: Release) -> None:
+    def __init__(self, owner: Address, release: Release) -> None:
         self.app = release.app
         self.owner = owner
         self.release = release

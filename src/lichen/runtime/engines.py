@@ -75,6 +75,13 @@ def status() -> EnginesStatus:
     return EnginesStatus(installed, str(directory), mend)
 
 
+def js_profile() -> str:
+    """Name the engine that `js` functions run on, with its exact version, for receipts."""
+    pinned = msgspec.json.decode(_manifest("package.json"))["optionalDependencies"]
+    version = next(v for name, v in pinned.items() if name.startswith("@cloudflare/workerd"))
+    return f"workerd-{version}"
+
+
 def _directory() -> Path:
     base = os.environ.get("LICHEN_ENGINES") or "~/.cache/lichen/engines"
     key = hashlib.sha256(b"\0".join(_manifest(name) for name in _MANIFESTS)).hexdigest()[:16]

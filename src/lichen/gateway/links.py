@@ -1,0 +1,324 @@
+"""Links: for one app and one node, the channel that pays and the session that speaks for it.
+
+A link opens itself when a release or grant appears, so that the first request finds it ready: it
+finds or opens the channel on the ledger (under the owner's grant), proves to the node that it is
+the signer, and from then on pays every `pay_ms` for exactly the runs that were placed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from lichen.encoding import from_json, sha256, to_json
+from lichen.errors import LichenError, NotAllowedError, PaymentRequiredError, PeerError
+from lichen.identity.http_signature import RequestHead, sign_request
+from lichen.ledger.transactions import OpenChannel, TopUpChannel
+from lichen.ledger.voucher import sign_voucher
+from lichen.market.account import PayerBook
+from lichen.node.api import PayRequest, SessionAnswer
+from lichen.node.till import Statement
+from lichen.units import Amount
+from lichen.wire import Pool, PoolLimits
+from lichen.wire.client import request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lichen.gateway.config import GatewayConfig
+    from lichen.gateway.routes import FunctionRoute
+    from lichen.identity import Address, PrivateKey
+    from lichen.ledger.follower import Follower
+    from lichen.ledger.submitter import Submitter
+    from lichen.ledger.types import Channel, Node
+
+CONTROL_S_MAX = 5.0
+CONTROL_BYTES_MAX = 2 * 2**20
+OPEN_AGAIN_S = 0.5
+OPEN_AGAIN_S_MAX = 30.0
+CONNECTIONS_PER_NODE_MAX = 1024
+TOP_UP_BELOW = 4  # a channel is topped up when less than a quarter of its deposit is left
+
+log = structlog.get_logger()
+
+
+class NodePeer:
+    """One node as this gateway reaches it: a connection pool for its endpoint."""
+
+    __slots__ = ("address", "endpoint", "host", "pool")
+
+    def __init__(self, address: bytes, endpoint: str) -> None:
+        self.address = address
+        self.endpoint = endpoint
+        parts = urlsplit(endpoint)
+        port = parts.port or 80
+        self.host = parts.netloc
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        limits = PoolLimits(connections_max=CONNECTIONS_PER_NODE_MAX, idle_max=256)
+        self.pool = Pool(f"{host}:{port}", limits=limits)
+
+
+class Link:
+    """One app's business with one node."""
+
+    __slots__ = (
+        "app", "book", "channel", "fields", "opening", "owner", "peer", "problem",
+        "retry_at", "retry_s", "session", "settling", "trusted",
+    )  # fmt: skip
+
+    def __init__(self, app: str, owner: Address, peer: NodePeer) -> None:
+        self.app = app
+        self.owner = owner
+        self.peer = peer
+        self.channel = b""
+        self.session = b""
+        self.fields: tuple[tuple[bytes, bytes], ...] = ()
+        self.book = PayerBook(0)
+        self.opening: asyncio.Task[None] | None = None
+        self.settling = asyncio.Lock()
+        self.problem = "not opened yet"
+        self.trusted = True
+        self.retry_at = 0.0
+        self.retry_s = OPEN_AGAIN_S
+
+
+class Links:
+    """All links of this gateway."""
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        network: bytes,
+        config: GatewayConfig,
+        follower: Follower,
+        submitter: Submitter,
+        on_paid: Callable[[str, int], None],
+    ) -> None:
+        self._key = key
+        self._network = network
+        self._config = config
+        self._follower = follower
+        self._submitter = submitter
+        self._on_paid = on_paid
+        self.peers: dict[bytes, NodePeer] = {}
+        self._links: dict[tuple[str, bytes], Link] = {}
+
+    def peer(self, node: Node) -> NodePeer:
+        """Return how to reach a node, as its latest registration says."""
+        key = bytes(node.address)
+        peer = self.peers.get(key)
+        if peer is None or peer.endpoint != node.endpoint:
+            if peer is not None:
+                peer.pool.close()
+            peer = self.peers[key] = NodePeer(key, node.endpoint)
+        return peer
+
+    def get(self, function: FunctionRoute, node: Node) -> Link:
+        """Return the link for a function's app and a node; it may not be open yet."""
+        key = (function.app, bytes(node.address))
+        link = self._links.get(key)
+        peer = self.peer(node)
+        if link is None:
+            link = self._links[key] = Link(function.app, function.owner, peer)
+        elif link.peer is not peer:
+            link.peer = peer
+            link.session = b""
+        return link
+
+    def ready(self, link: Link) -> bool:
+        """Tell whether a link can carry a run; start to open it when it cannot."""
+        if link.session:
+            return True
+        if link.trusted and link.opening is None and time.monotonic() >= link.retry_at:
+            self._begin_opening(link)
+        return False
+
+    async def opened(self, link: Link) -> bool:
+        """Wait until a link is open, or its opening failed; return which."""
+        if not self.ready(link) and link.opening is not None:
+            await asyncio.shield(link.opening)
+        return bool(link.session)
+
+    def lost_session(self, link: Link, session: bytes) -> None:
+        """Note that the node does not know `session` any more (it restarted)."""
+        if link.session == session:
+            link.session = b""
+            link.retry_at = 0.0
+
+    def _begin_opening(self, link: Link) -> None:
+        link.opening = asyncio.ensure_future(self._open(link))
+
+    async def _open(self, link: Link) -> None:
+        try:
+            channel = await self._channel(link)
+            await self._open_session(link, channel)
+            link.problem, link.retry_s = "", OPEN_AGAIN_S
+        except (LichenError, TimeoutError) as error:
+            link.problem = error.what if isinstance(error, LichenError) else "no answer in time"
+            link.retry_at = time.monotonic() + link.retry_s
+            link.retry_s = min(2 * link.retry_s, OPEN_AGAIN_S_MAX)
+            log.info("link not open", app=link.app, node=link.peer.endpoint, why=link.problem)
+        finally:
+            link.opening = None
+
+    async def _channel(self, link: Link) -> Channel:
+        """Find the open channel of this link on the ledger, or open it under the owner's grant."""
+        view = self._follower.state
+        for channel in view.channels_of(signer=self._key.address, open_only=True):
+            if channel.app == link.app and channel.payee == link.peer.address:
+                return channel
+        deposit = self._allowed(link)
+        body = OpenChannel(
+            payee=type(self._key.address)(link.peer.address),
+            signer=self._key.address,
+            app=link.app,
+            deposit=Amount(deposit),
+            owner=link.owner,
+        )
+        await self._submitter.submit(body)
+        for channel in view.channels_of(signer=self._key.address, open_only=True):
+            if channel.app == link.app and channel.payee == link.peer.address:
+                return channel
+        raise PeerError("the ledger took the channel but does not show it", hint="try again")
+
+    def _allowed(self, link: Link) -> int:
+        """Return how much a new channel may hold under the grant; raise when nothing is left."""
+        grant = self._follower.state.grant(link.owner, link.app, self._key.address)
+        if grant is None or grant.expires_ms <= time.time_ns() // 1_000_000:
+            raise PaymentRequiredError(
+                f"the owner of {link.app} has not granted this gateway any spending",
+                hint="`lichen deploy` grants it",
+            )
+        left = grant.limit - grant.spent
+        deposit = min(int(self._config.channel_deposit), left // 2 or left)
+        if deposit <= 0:
+            raise PaymentRequiredError(
+                f"the grant for {link.app} is used up", hint="`lichen deploy` grants more"
+            )
+        return deposit
+
+    async def _open_session(self, link: Link, channel: Channel) -> None:
+        body = to_json({"channel": channel.id.hex()})
+        answer = from_json(
+            await self._post(link.peer, "/v1/sessions", body, signed=True), SessionAnswer
+        )
+        if link.channel != channel.id:
+            link.channel = channel.id
+            link.book = PayerBook(
+                channel.deposit, signed=int(answer.paid), redeemed=channel.redeemed
+            )
+        link.book.deposit = channel.deposit
+        link.session = answer.session.encode()
+        link.fields = ((b"lichen-session", link.session),)
+
+    async def _post(
+        self, peer: NodePeer, path: str, body: bytes, *, signed: bool = False, bearer: bytes = b""
+    ) -> bytes:
+        fields = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        if bearer:
+            fields.append(("authorization", f"Bearer {bearer.decode()}"))
+        if signed:
+            head = RequestHead("POST", "http", peer.host, path, "", tuple(fields))
+            fields += sign_request(
+                self._key,
+                head,
+                created_s=int(time.time()),
+                nonce=secrets.token_urlsafe(16),
+                body_sha256=sha256(body),
+            ).items()
+        headers = [(b"host", peer.host.encode())]
+        headers += [(name.encode(), value.encode()) for name, value in fields]
+        response = await request(
+            peer.pool,
+            b"POST",
+            path.encode(),
+            headers=headers,
+            body=body,
+            timeout_s=CONTROL_S_MAX,
+            body_bytes_max=CONTROL_BYTES_MAX,
+        )
+        if response.status != 200:
+            raise _refusal(response.status, response.body)
+        return response.body
+
+    # --- paying --------------------------------------------------------------------------------
+
+    def active(self) -> Iterable[Link]:
+        """Return the links that have runs to pay for."""
+        return [link for link in self._links.values() if link.session and link.book.placed]
+
+    async def settle(self, link: Link) -> None:
+        """Fetch a link's statement, check it, and pay it; raise PeerError when it is not right."""
+        async with link.settling:
+            if not link.session:
+                return
+            statement = await self._exchange(link, PayRequest())
+            if statement.owed > link.book.signed:
+                await self._pay(link, statement)
+            await self._top_up(link)
+
+    async def _pay(self, link: Link, statement: Statement) -> None:
+        before = link.book.signed
+        try:
+            owed = link.book.approve(
+                statement.owed, statement.runs, recall=int(self._config.channel_deposit) // 100
+            )
+        except PeerError as error:
+            link.trusted, link.session, link.problem = False, b"", error.what
+            raise
+        if owed > before:
+            voucher = sign_voucher(self._network, self._key, link.channel, owed)
+            await self._exchange(link, PayRequest(voucher))
+        for line in statement.runs:
+            self._on_paid(line.run, line.amount)
+
+    async def _exchange(self, link: Link, body: PayRequest) -> Statement:
+        path = f"/v1/channels/{link.channel.hex()}/pay"
+        session = link.session
+        try:
+            data = await self._post(link.peer, path, to_json(body), bearer=session)
+        except NotAllowedError:
+            self.lost_session(link, session)
+            raise
+        return from_json(data, Statement)
+
+    async def _top_up(self, link: Link) -> None:
+        channel = self._follower.state.channel(link.channel)
+        if channel is None:
+            link.session, link.channel = b"", b""
+            return
+        link.book.deposit = channel.deposit
+        if channel.deposit - link.book.signed > int(self._config.channel_deposit) // TOP_UP_BELOW:
+            return
+        amount = self._allowed(link)
+        await self._submitter.submit(TopUpChannel(link.channel, Amount(amount)))
+        topped_up = self._follower.state.channel(link.channel)
+        if topped_up is not None:
+            link.book.deposit = topped_up.deposit
+
+    async def settle_all(self) -> None:
+        """Pay every link that has something to pay; one that fails does not hold up the others."""
+        links = list(self.active())
+        results = await asyncio.gather(*map(self.settle, links), return_exceptions=True)
+        for link, result in zip(links, results, strict=True):
+            if isinstance(result, (LichenError, TimeoutError)):
+                log.warning("not paid", app=link.app, node=link.peer.endpoint, error=str(result))
+            elif isinstance(result, BaseException):
+                raise result
+
+
+def _refusal(status: int, body: bytes) -> LichenError:
+    """Turn a node's problem document into an error of ours."""
+    try:
+        problem = msgspec.json.decode(body)
+        text = str(problem.get("detail", ""))[:300]
+    except (msgspec.DecodeError, AttributeError):
+        text = ""
+    kind = NotAllowedError if status == 401 else PeerError
+    return kind(f"the node answered {status}: {text or 'no reason given'}")
