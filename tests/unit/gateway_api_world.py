@@ -3,7 +3,7 @@
 from lichen.content.car import CarReader
 from lichen.content.cid import CID, RAW
 from lichen.gateway.api.app import create_api
-from lichen.gateway.api.events import EventHub
+from lichen.gateway.api.events import EventHub, block_events
 from lichen.gateway.api.views import Uploaded
 from lichen.gateway.placement import Health
 from lichen.gateway.runs import Attempt, RunLog, RunRecord
@@ -66,6 +66,20 @@ def function(name="api", routes=("/api/*",), max_price=10**15):
     )
 
 
+class Replica:
+    """Implements `Replica` over a state in this process."""
+
+    def __init__(self, state):
+        self.genesis = state.genesis
+        self.state = View(state)
+        self.network = state.network
+        self._state = state
+
+    height = property(lambda self: self._state.head.height)
+    time_ms = property(lambda self: self._state.head.time_ms)
+    state_root = property(lambda self: self._state.head.state_root)
+
+
 class World:
     """Implements `ApiContext`."""
 
@@ -81,12 +95,15 @@ class World:
             ),
         )
         self.network = network_id(self.genesis)
+        self.events = EventHub()
         self.store = MemoryStore()
         self.state = State(self.store, self.genesis)
-        self.ledger = View(self.state)
+        self.replica = Replica(self.state)
+        self.ledger = self.replica.state
+        tell = block_events(self.events)
+        self.on_block = lambda applied: tell(applied.block, applied.changes.keys)
         self.gateway = GATEWAY.address
         self.upload_bytes_max = 100_000
-        self.events = EventHub()
         self.clock_ms = NOW_MS
         self.nonces = NonceCache(started_ms=NOW_MS)
         self.health = {}
@@ -118,6 +135,7 @@ class World:
         applied = seal(self.state, draft, [raw], [outcome])
         self.store.write(applied.changes.entries)
         self.state.adopt(applied.changes)
+        self.on_block(applied)
         return Result(outcome.id.hex(), self.head.height)
 
     def do(self, key, body):

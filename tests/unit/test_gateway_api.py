@@ -552,3 +552,11 @@ async def test_events_stream_as_server_sent_events_until_the_gateway_closes(worl
     assert text.startswith(b": still here\n\n")
     assert b'event: block\ndata: {"kind":"block","time_ms":5,"data":{"height":1}}\n\n' in text
     assert world.events.listeners == 0
+
+
+async def test_blocks_and_releases_are_events(world):
+    listener = world.events.listen()
+    world.do(w.OWNER, w.PublishRelease("shop", None, (w.function(),), None))
+    block, release = [await listener.next() for _ in range(2)]
+    assert (block.kind, block.data) == ("block", {"height": world.head.height, "transactions": 1})
+    assert (release.kind, release.data) == ("release", {"app": "shop", "number": 3})

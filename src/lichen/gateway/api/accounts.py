@@ -29,13 +29,13 @@ _PLACE = re.compile(r"([0-9]{1,15})-([0-9]{1,9})")
 async def show(context: ApiContext, request: Request) -> AccountView:
     """Return an account's balance and nonce; one that never was has nothing."""
     address = parameters.address(request)
-    account = context.ledger.account(address)
+    account = context.replica.state.account(address)
     return AccountView(address, account.balance, account.nonce)
 
 
 async def nonce(context: ApiContext, request: Request) -> Nonce:
     """Return the nonce that the account's next transaction has to carry."""
-    return Nonce(context.ledger.account(parameters.address(request)).nonce)
+    return Nonce(context.replica.state.account(parameters.address(request)).nonce)
 
 
 async def history(context: ApiContext, request: Request) -> Page[HistoryEntry]:
@@ -45,7 +45,7 @@ async def history(context: ApiContext, request: Request) -> Page[HistoryEntry]:
     """
     limit = min(parameters.limit(request), HISTORY_LIMIT_MAX)
     cursor = parameters.cursor(request) or request.query_params.get("before", "")
-    view = context.ledger
+    view = context.replica.state
     before = _place(cursor) if cursor else None
     entries = view.transactions_of(parameters.address(request), limit + 1, before)
     blocks: dict[int, tuple[Received, ...]] = {}
@@ -68,7 +68,7 @@ async def history(context: ApiContext, request: Request) -> Page[HistoryEntry]:
 
 async def channels(context: ApiContext, request: Request) -> Page[ChannelView]:
     """Return the payment channels that an account pays into, signs for, or is paid by."""
-    address, view = parameters.address(request), context.ledger
+    address, view = parameters.address(request), context.replica.state
     found = {
         channel.id: channel
         for channel in (

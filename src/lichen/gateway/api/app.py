@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -105,7 +106,7 @@ def _json(answer: object) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     """Answer what no route took."""
     if isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("allow", "")
+        allowed = Headers(error.headers).get("allow", "")
         return problem(
             MethodNotAllowedError(f"{request.method} is not for this path", hint=f"use {allowed}"),
             {"allow": allowed},

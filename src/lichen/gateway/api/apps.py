@@ -25,20 +25,20 @@ NUMBER_MAX = 2**32 - 1
 async def index(context: ApiContext, request: Request) -> Page[App]:
     """Return the apps of an owner, or all of them, by name."""
     owner = parameters.address_query(request, "owner")
-    apps = context.ledger.apps() if owner is None else context.ledger.apps_of(owner)
+    apps = context.replica.state.apps() if owner is None else context.replica.state.apps_of(owner)
     return page(request, apps, lambda app: app.name)
 
 
 async def show(context: ApiContext, request: Request) -> AppView:
     """Return an app and the release that serves."""
     app = find(context, request)
-    return AppView(app, context.ledger.release(app.name, app.active), f"/app/{app.name}/")
+    return AppView(app, context.replica.state.release(app.name, app.active), f"/app/{app.name}/")
 
 
 async def releases(context: ApiContext, request: Request) -> Page[Release]:
     """Return an app's releases, the newest first."""
     app = find(context, request)
-    found = context.ledger.releases(app.name)[::-1]
+    found = context.replica.state.releases(app.name)[::-1]
     return page(request, found, lambda release: f"{NUMBER_MAX - release.number:010d}")
 
 
@@ -46,7 +46,7 @@ async def release(context: ApiContext, request: Request) -> Release:
     """One release of an app."""
     app = find(context, request)
     number = parameters.number(request, "number", 0, high=NUMBER_MAX)
-    found = context.ledger.release(app.name, number)
+    found = context.replica.state.release(app.name, number)
     if found is None:
         raise UnknownReleaseError(
             f"{app.name} has no release v{number}", hint=f"see lichen releases {app.name}"
@@ -57,7 +57,7 @@ async def release(context: ApiContext, request: Request) -> Release:
 async def grants(context: ApiContext, request: Request) -> Page[Grant]:
     """Who may spend how much for the app."""
     app = find(context, request)
-    found = [g for g in context.ledger.grants_of(app.owner) if g.app == app.name]
+    found = [g for g in context.replica.state.grants_of(app.owner) if g.app == app.name]
     found.sort(key=lambda grant: grant.delegate.hex())
     return page(request, found, lambda grant: grant.delegate.hex())
 
@@ -77,7 +77,7 @@ async def logs(context: ApiContext, request: Request) -> StreamingResponse:
 def find(context: ApiContext, request: Request) -> App:
     """Return the app that the path names; raise UnknownAppError."""
     name = parameters.text(request, "app")
-    app = context.ledger.app(name)
+    app = context.replica.state.app(name)
     if app is None:
         raise UnknownAppError(f"there is no app {name!r}", hint="lichen ls shows your apps")
     return app

@@ -10,7 +10,6 @@ from lichen.gateway.api.views import BlockView, Page, TransactionView
 from lichen.identity import Digest
 from lichen.ledger.blocks import block_hash
 from lichen.ledger.transactions import decode_transaction
-from lichen.ledger.types import network_id
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,18 +28,18 @@ async def recent(context: ApiContext, request: Request) -> Page[BlockView]:
     start = parameters.number(request, "from", 1)
     start = parameters.number(request, "cursor", start)
     limit = min(parameters.limit(request), BLOCKS_MAX)
-    network = network_id(context.genesis)
+    network = context.replica.network
     items: list[BlockView] = []
     count = 0
     height = max(start, 1)
     while len(items) < limit and count < TRANSACTIONS_MAX:
-        block = context.ledger.block(height)
+        block = context.replica.state.block(height)
         if block is None:
             return Page(tuple(items))
         items.append(_view(network, block))
         count += len(block.transactions)
         height += 1
-    return Page(tuple(items), str(height) if height <= context.head.height else None)
+    return Page(tuple(items), str(height) if height <= context.replica.height else None)
 
 
 def kind_of(body: object) -> str:

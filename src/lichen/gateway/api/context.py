@@ -16,28 +16,51 @@ if TYPE_CHECKING:
     from lichen.identity import Address
     from lichen.identity.nonces import NonceCache
     from lichen.ledger.results import Result
-    from lichen.ledger.state import Head
     from lichen.ledger.types import App, Genesis
     from lichen.ledger.views import View
 
 
-class ApiContext(Protocol):
-    """The gateway as its API sees it. Reads are of this process's follower and never wait."""
+class Replica(Protocol):
+    """What this process knows of the ledger, as a `lichen.ledger.follower.Follower` offers it."""
 
     genesis: Genesis
+    state: View
+
+    @property
+    def network(self) -> bytes:
+        """The network's id."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """The height of the last block that was applied."""
+        ...
+
+    @property
+    def time_ms(self) -> int:
+        """The time of that block."""
+        ...
+
+    @property
+    def state_root(self) -> bytes:
+        """The root of the state tree after that block."""
+        ...
+
+
+class ApiContext(Protocol):
+    """The gateway as its API sees it. Reads are of this process's replica and never wait.
+
+    `gateway` is the address that apps grant spending to; `upload_bytes_max` bounds one upload.
+    """
+
     gateway: Address
     upload_bytes_max: int
     events: EventHub
     nonces: NonceCache
 
     @property
-    def ledger(self) -> View:
-        """Typed reads of the followed state."""
-        ...
-
-    @property
-    def head(self) -> Head:
-        """The last block that was applied."""
+    def replica(self) -> Replica:
+        """The followed ledger."""
         ...
 
     @property

@@ -20,11 +20,11 @@ async def index(context: ApiContext, request: Request) -> Page[EpochView]:
     """Settled batches of one node, or of all registered ones; `epoch` narrows it to one epoch."""
     node = parameters.address_query(request, "node")
     epoch = parameters.number(request, "epoch", -1)
-    nodes = [node] if node else [entry.address for entry in context.ledger.nodes()]
+    nodes = [node] if node else [entry.address for entry in context.replica.state.nodes()]
     records = [
         record
         for address in nodes
-        for record in context.ledger.epoch_records(address, None if epoch < 0 else epoch)
+        for record in context.replica.state.epoch_records(address, None if epoch < 0 else epoch)
     ]
     found = page(request, records, _key)
     return Page(tuple(_view(record) for record in found.items), found.cursor)

@@ -15,16 +15,16 @@ from starlette.responses import StreamingResponse
 from lichen.encoding import to_json
 from lichen.errors import PeerUnavailableError
 from lichen.gateway.api.views import Event
+from lichen.ledger.tables import RELEASES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
 
     from lichen.gateway.api.context import ApiContext
     from lichen.gateway.runs import RunRecord
-    from lichen.ledger.state import Head
-    from lichen.ledger.types import Release
+    from lichen.ledger.blocks import Block
 
 LISTENERS_MAX = 256
 QUEUE_MAX = 256
@@ -100,16 +100,24 @@ class EventHub:
         self.publish(Event("closing", 0, {}))
 
 
-def block_event(head: Head, transactions: int) -> Event:
-    """Describe a block that was applied."""
-    data = {"height": head.height, "hash": head.hash.hex(), "transactions": transactions}
-    return Event("block", head.time_ms, data)
+def block_events(hub: EventHub) -> Callable[[Block, frozenset[bytes]], None]:
+    """Return what tells `hub` about applied blocks and their releases: a follower's callback."""
+
+    def tell(block: Block, changed: frozenset[bytes]) -> None:
+        header = block.header
+        data = {"height": header.height, "transactions": header.transactions}
+        hub.publish(Event("block", header.time_ms, data))
+        for key in sorted(changed):
+            if key.startswith(RELEASES.prefix):
+                _tell_release(hub, header.time_ms, key[len(RELEASES.prefix) :])
+
+    return tell
 
 
-def release_event(release: Release) -> Event:
-    """Describe a release that was published."""
-    data = {"app": release.app, "number": release.number, "functions": len(release.functions)}
-    return Event("release", release.published_ms, data)
+def _tell_release(hub: EventHub, time_ms: int, key: bytes) -> None:
+    app, _, number = key.partition(b"/")
+    data = {"app": app.decode(), "number": int.from_bytes(number, "big")}
+    hub.publish(Event("release", time_ms, data))
 
 
 def run_event(record: RunRecord) -> Event:

@@ -47,7 +47,7 @@ def find(context: ApiContext, request: Request) -> FunctionView:
 def active(context: ApiContext, request: Request) -> list[FunctionView]:
     """Return the functions of the active release of the app in the path."""
     app = apps.find(context, request)
-    release = context.ledger.release(app.name, app.active)
+    release = context.replica.state.release(app.name, app.active)
     return [
         FunctionView(f"{app.name}/{app.active}/{spec.name}", app.owner, app.name, app.active, spec)
         for spec in (release.functions if release is not None else ())

@@ -34,7 +34,7 @@ MODES_OFFERED = ("", "none")
 
 async def nodes(context: ApiContext, request: Request) -> Page[NodeOffer]:
     """Return what the active nodes ask, by address."""
-    active = context.ledger.nodes(active_only=True)
+    active = context.replica.state.nodes(active_only=True)
     found = page(request, active, lambda node: node.address.hex())
     offers = (NodeOffer(n.address, n.prices, n.tiers, n.stake) for n in found.items)
     return Page(tuple(offers), found.cursor)
@@ -42,7 +42,7 @@ async def nodes(context: ApiContext, request: Request) -> Page[NodeOffer]:
 
 async def prices(context: ApiContext, _: Request) -> MarketPrices:
     """Return the range of the active nodes' prices, per unit."""
-    active = context.ledger.nodes(active_only=True)
+    active = context.replica.state.nodes(active_only=True)
     ranges = tuple(_range(unit, active) for unit in UNITS) if active else ()
     return MarketPrices(len(active), ranges)
 
@@ -56,9 +56,9 @@ async def quote(context: ApiContext, request: Request) -> FunctionQuote:
         )
     function = functions.find(context, request)
     route = FunctionRoute(
-        function.id, bytes(function.owner), function.app, function.release, function.spec
+        function.id, function.owner, function.app, function.release, function.spec
     )
-    found = {bytes(node.address): node for node in context.ledger.nodes()}
+    found = {bytes(node.address): node for node in context.replica.state.nodes()}
     health = {key: context.health.get(key) or Health() for key in found}
     ranking = rank(route, found.values(), health, context.now_ms())
     quotes = []

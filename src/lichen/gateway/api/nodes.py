@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 async def index(context: ApiContext, request: Request) -> Page[NodeView]:
     """All registered nodes, by address."""
-    nodes = page(request, context.ledger.nodes(), lambda node: node.address.hex())
+    nodes = page(request, context.replica.state.nodes(), lambda node: node.address.hex())
     return Page(tuple(view(context, node) for node in nodes.items), nodes.cursor)
 
 
 async def show(context: ApiContext, request: Request) -> NodeView:
     """One registered node."""
     address = parameters.address(request)
-    node = context.ledger.node(address)
+    node = context.replica.state.node(address)
     if node is None:
         raise UnknownNodeError(
             f"no node is registered as {address}", hint="lichen market nodes shows them"

@@ -33,7 +33,7 @@ def verify(context: ApiContext, request: Request, only: Address | None = None) -
             f"this is for {only} only, but {signer} signed",
             hint="choose the owner's account: lichen --profile, or account = in the profile",
         )
-    if context.ledger.account(signer).balance == 0:
+    if context.replica.state.account(signer).balance == 0:
         raise PaymentRequiredError(
             f"account {signer} has no FLK", hint="have some transferred to it first"
         )

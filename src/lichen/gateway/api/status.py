@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import lichen
 from lichen.gateway.api.views import Network, Status
 from lichen.identity import Digest
-from lichen.ledger.types import network_id
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -17,19 +16,19 @@ if TYPE_CHECKING:
 
 async def status(context: ApiContext, _: Request) -> Status:
     """Where the gateway's view of the ledger stands."""
-    head = context.head
+    replica = context.replica
     return Status(
-        network=Digest(network_id(context.genesis)),
-        name=context.genesis.name,
+        network=Digest(replica.network),
+        name=replica.genesis.name,
         version=lichen.__version__,
         gateway=context.gateway,
-        height=head.height,
-        time_ms=head.time_ms,
-        state_root=Digest(head.state_root),
-        nodes_active=len(context.ledger.nodes(active_only=True)),
+        height=replica.height,
+        time_ms=replica.time_ms,
+        state_root=Digest(replica.state_root),
+        nodes_active=len(replica.state.nodes(active_only=True)),
     )
 
 
 async def network(context: ApiContext, _: Request) -> Network:
     """Return the genesis, and the network id that is its hash."""
-    return Network(Digest(network_id(context.genesis)), context.genesis)
+    return Network(Digest(context.replica.network), context.replica.genesis)
