@@ -4,7 +4,7 @@ from lichen.wire.answers import Answer, Asgi, Ready, Work
 from lichen.wire.content import ContentEntry, FlatFile, content_answer
 from lichen.wire.counters import Counters
 from lichen.wire.forward import Fault, Forward, Outcome, Retry
-from lichen.wire.heads import RequestHead, ResponseHead, forward_head
+from lichen.wire.heads import HeadRewrite, RequestHead, ResponseHead, forward_head
 from lichen.wire.limits import Limits, PoolLimits
 from lichen.wire.listener import Listener, ListenerConfig, listening, serve
 from lichen.wire.problem import problem_app, problem_of, problem_ready
@@ -19,6 +19,7 @@ __all__ = [
     "Fault",
     "FlatFile",
     "Forward",
+    "HeadRewrite",
     "Limits",
     "Listener",
     "ListenerConfig",

@@ -27,7 +27,7 @@ from lichen.wire.errors import (
     RequestTimeoutError,
 )
 from lichen.wire.framing import Framing, framing_for
-from lichen.wire.heads import RequestHead, parse_request
+from lichen.wire.heads import RequestHead, parse_request, usual_request
 from lichen.wire.problem import problem_ready
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Connection(HttpToolsProtocol):
         self.held = b""
         self.seen = listener.now  # when bytes last moved, either way
         self._router = listener.router
-        self._stopping = False
+        self.stopping = False
         self._socket: socket.socket | None = None
         self._resuming = False
         self._head_since = 0.0  # when the first byte of the held, incomplete head came
@@ -71,21 +71,27 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on: into the present work, or the next head."""
         self.seen = self.listener.now
-        self.counters.bytes_in += len(data)
+        counters = self.counters
+        counters.bytes_in += len(data)
         work = self.work
         if work is not None:
             work.feed(data)
             return
         if not self.held:
+            head = usual_request(data, self.client, self.limits.headers_max)
+            if head is not None and len(data) <= self.limits.head_bytes_max:
+                counters.requests += 1
+                self._route(head, b"")
+                return
             self._read_requests(data)
             if self.held:
                 self._head_since = self.seen
             return
-        before = self.counters.requests
+        before = counters.requests
         data = self.held + data
         self.held = b""
         self._read_requests(data)
-        if self.counters.requests != before:
+        if counters.requests != before:
             self._head_since = self.seen
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,7 +133,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close when the present answer is out, at once when there is none."""
-        self._stopping = True
+        self.stopping = True
         if self.work is None:
             self.transport.close()
         elif isinstance(self.work, AsgiWork):
@@ -154,7 +160,7 @@ class Connection(HttpToolsProtocol):
         if framing is not None and not framing.done:
             self._skip_body(framing, keep_alive=keep_alive)
             return
-        if not keep_alive or self._stopping:
+        if not keep_alive or self.stopping:
             self.transport.close()
             return
         self.seen = self.listener.now
@@ -166,7 +172,7 @@ class Connection(HttpToolsProtocol):
     def reply(self, ready: Ready, head: RequestHead, framing: Framing | None) -> None:
         """Send a ready response and finish with the request."""
         unread = framing is not None and not framing.done
-        keep_alive = head.keep_alive and not self._stopping
+        keep_alive = head.keep_alive and not self.stopping
         if unread and (
             head.expects_continue or head.content_length > self.limits.discard_bytes_max
         ):
@@ -271,24 +277,31 @@ class Connection(HttpToolsProtocol):
             counters.malformed += 1
             self.say_and_close(error)
             return False
+        return self._route(head, rest)
+
+    def _route(self, head: RequestHead, rest: bytes) -> bool:
         try:
             answer = self._router(head)
         except Exception as error:  # noqa: BLE001 (whatever a router raises, the client gets an answer)
             answer = self._failure(error)
         if (
             type(answer) is Ready
-            and head.keep_alive
-            and not head.content_length
+            and (head.usual or (head.keep_alive and not head.content_length))
             and answer.whole
             and head.method != b"HEAD"
-            and not self._stopping
+            and not self.stopping
         ):
             out = answer.whole
+            counters = self.counters
             counters.statuses[answer.status // 100] += 1
             counters.bytes_out += len(out)
             self.transport.write(out)
             return bool(rest)
-        self._begin(head, answer, rest)
+        if head.usual and not rest and isinstance(answer, Work):
+            self.work = answer
+            answer.start(self, head)
+        else:
+            self._begin(head, answer, rest)
         return False
 
     def _begin(self, head: RequestHead, answer: Answer, rest: bytes) -> None:

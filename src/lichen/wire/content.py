@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lichen.wire.heads import RequestHead
 
 _RANGE = re.compile(rb"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
-_CONDITIONAL: Final = frozenset({b"if-none-match", b"range"})
 _NOT_ALLOWED: Final = Ready.of(405, [(b"allow", b"GET, HEAD")])
 
 
@@ -107,7 +106,7 @@ def content_answer(entry: ContentEntry, head: RequestHead) -> Ready | Work:
         return entry.not_modified if _matches(entry, head) else entry.full
     if head.method != b"GET":
         return _NOT_ALLOWED
-    if _CONDITIONAL.isdisjoint(head.names):
+    if b"range" not in head and b"if-none-match" not in head:
         return entry.full if entry.file is None else entry.whole()
     if _matches(entry, head):
         return entry.not_modified

@@ -36,6 +36,7 @@ from lichen.wire.heads import (
     ResponseHead,
     named_by_connection,
     parse_response,
+    usual_response,
     without_fields,
 )
 from lichen.wire.problem import problem_ready
@@ -116,7 +117,7 @@ class Forward(Work):
     _partial: bytes = b""
     _kept: bytearray | None = None
     _replayable: bool = True
-    _sent: bool = False
+    _sent_once: bool = False  # in an earlier attempt
     _rechunk: bool = False
     _continued: bool = False
     _held_tunnel: bytes = b""
@@ -171,7 +172,8 @@ class Forward(Work):
     @property
     def repeatable(self) -> bool:
         """Whether the request can be sent again without doing harm or missing a byte."""
-        return self._replayable and (not self._sent or self.head.method in IDEMPOTENT)
+        sent = self._sent_once or self._state != _CHOOSING
+        return self._replayable and (not sent or self.head.method in IDEMPOTENT)
 
     @property
     def replayable(self) -> bool:
@@ -184,7 +186,8 @@ class Forward(Work):
         """Send the request on, at once if a connection is idle."""
         self.connection = connection
         self.head = head
-        self._began = self._moved = connection.listener.now
+        if self.deadline_s:
+            self._began = connection.seen
         if head.content_length:
             bound = self.body_bytes_max or connection.limits.body_bytes_max
             self._framing = framing_for(head.content_length)
@@ -199,7 +202,12 @@ class Forward(Work):
                 self._pool = upstream
                 self.attempts = 1
                 idle.borrower = self
-                self.on_connected(idle)
+                if self._framing is None:
+                    self._upstream = idle
+                    self._state = _SENDING
+                    idle.transport.write(self.request)
+                else:
+                    self.on_connected(idle)
                 return
         self._choose(upstream)
 
@@ -269,7 +277,6 @@ class Forward(Work):
                 self._pool.give_back(upstream)
             return
         self._upstream = upstream
-        self._sent = True
         self._state = _SENDING
         if self._framing is None:
             upstream.transport.write(self.request)
@@ -290,11 +297,21 @@ class Forward(Work):
 
     def on_upstream_data(self, data: bytes) -> None:
         """Take response bytes."""
-        if self._state == _PASSING:
+        if self._state == _SENDING:
+            if self._framing is None and not self._partial:
+                usual = usual_response(data)
+                if (
+                    usual is not None
+                    and usual[1] == len(data) - usual[2]
+                    and self.head.keep_alive
+                    and self.head.method != b"HEAD"
+                ):
+                    self._pass_usual(usual, data)
+                    return
+            self._read_head(data)
+        elif self._state == _PASSING:
             self._moved = self.connection.listener.now
             self._pass_body(data)
-        elif self._state == _SENDING:
-            self._read_head(data)
         elif self._state == _TUNNEL:
             self._moved = self.connection.listener.now
             self.response_bytes += len(data)
@@ -337,6 +354,7 @@ class Forward(Work):
     # Choosing.
 
     def _choose(self, target: Pool | Ready | Awaitable[Pool | Ready]) -> None:
+        self._sent_once = self._sent_once or self._state != _CHOOSING
         self._state = _CHOOSING
         if isinstance(target, Pool):
             self._pool = target
@@ -363,6 +381,7 @@ class Forward(Work):
         """Repeat on a connection that is certainly alive: idle ones may all have gone stale."""
         self.connection.counters.retries += 1
         self.attempts += 1
+        self._sent_once = True
         self._state = _CHOOSING
         self._pool = pool
         pool.acquire(self, fresh=True)
@@ -485,6 +504,48 @@ class Forward(Work):
         else:
             self._begin_passing(head, added, data[end:])
 
+    def _pass_usual(self, usual: tuple[bytes, int, int, int], data: bytes) -> None:
+        """Pass on a usual response that came whole: most of them do, so this path is short."""
+        status, length, end, fields_at = usual
+        self.status = code = int(status)
+        out = data
+        if self._sees_head:
+            head = ResponseHead()
+            head.block = data[:end]
+            head.fields_at = fields_at
+            head.status = code
+            head.length = length
+            change = self._guard(self.on_response_head, head)
+            if self._state != _SENDING:
+                return
+            if type(change) is bytes:
+                if head.removed:
+                    out = self._head_out(head, change, keep_alive=True) + data[end:]
+                elif change:
+                    out = b"%b%b%b" % (data[: end - 2], change, data[end - 2 :])
+            elif self._changed_course(change, head, data[end:]):
+                return
+        self.response_bytes = length
+        if self._sees_response and length:
+            self.on_response_body(data[end:])
+        connection = self.connection
+        counters = connection.counters
+        counters.statuses[code // 100] += 1
+        counters.bytes_out += len(out)
+        connection.transport.write(out)
+        upstream = self._upstream
+        self._upstream = None
+        if upstream is not None:
+            upstream.pool.give_back(upstream)
+        if self._sees_done:
+            self._over("complete")
+        else:
+            self._state = _OVER
+        if connection.held or connection.flow.read_paused or connection.stopping:
+            connection.finished(None, keep_alive=True)
+        else:
+            connection.work = None
+
     def _pass_whole(self, head: ResponseHead, added: bytes, data: bytes, end: int) -> None:
         """Write a response that came in one segment in one go, and be done."""
         length = head.length
@@ -493,13 +554,7 @@ class Forward(Work):
             if self._sees_response:
                 self.on_response_body(data[end:])
         keep_alive = self.head.keep_alive
-        if (
-            keep_alive
-            and not added
-            and not head.removed
-            and head.minor
-            and HOP_BY_HOP.isdisjoint(head._index)  # noqa: SLF001 (same room)
-        ):
+        if keep_alive and not added and not head.removed and head.minor and head.plain:
             out = data
         else:
             out = self._head_out(head, added, keep_alive=keep_alive)
@@ -516,7 +571,7 @@ class Forward(Work):
         """Write the response head for the client: no hop-by-hop fields but our own."""
         block = head.block
         drop = head.removed
-        if not HOP_BY_HOP.isdisjoint(head._index):  # noqa: SLF001 (same room)
+        if not head.plain:
             drop |= HOP_BY_HOP | named_by_connection(head.get(b"connection"))
         if drop:
             block = without_fields(block, drop)

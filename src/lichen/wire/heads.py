@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lichen.wire.errors import HeadTooLargeError, MalformedError, NotImplementedMethodError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Address = tuple[str, int] | None
 Fields = list[tuple[bytes, bytes]]
@@ -35,26 +38,86 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-_FRAMING: Final = HOP_BY_HOP | {b"content-length"}
 _SINGLE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"}
 )
 _DIGITS_MAX: Final = 18
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_FIELDS = rb"((?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+_FIELDS = rb"(?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 _REQUEST = re.compile(
     rb"([A-Z][A-Z\-]{0,23}+) ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS
 )
 _RESPONSE = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n" + _FIELDS
 )
+_HOPS = rb"|".join(sorted(HOP_BY_HOP))
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
+# A field that decides neither framing nor hops; and the two usual heads made of them, which need no
+# further look: a request without body whose first field is Host, a response with Content-Length.
+_PLAIN = rb"(?!(?i:host|content-length|" + _HOPS + rb"):)" + _TOKEN + rb"++:" + _VALUE
+_USUAL_REQUEST = re.compile(
+    rb"([A-Z][A-Z\-]{0,23}+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*+)(?:\?[\x21\x22\x24-\x7e]*+)?)"
+    rb" HTTP/1\.1()\r\n(?i:host):[ \t]*+([A-Za-z0-9.\-_]++(?::[0-9]{0,5})?)\r\n"
+    rb"(?:" + _PLAIN + rb"|(?i:connection:[ \t]*+keep-alive)\r\n)*+\r\n"
+)
+_USUAL_RESPONSE = re.compile(
+    rb"HTTP/1\.1 (20[0-35-9]|30[0-35-9]|[45][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n()"
+    rb"(?:" + _PLAIN + rb")*+(?i:content-length):[ \t]*+([0-9]{1,18})\r\n"
+    rb"(?:" + _PLAIN + rb")*+\r\n"
+)
 _PAIR = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]*)(.*)")
 _HOST = re.compile(rb"[A-Za-z0-9.\-_]*+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{0,5})?")
 
 
-class RequestHead:
+class _Head:
+    """What both kinds of head share: fields that are split only when somebody looks at them."""
+
+    block: bytes
+    fields_at: int
+    _fields: Fields | None = None
+    _index: dict[bytes, bytes]
+
+    @property
+    def headers(self) -> Fields:
+        """All fields in order, as (lower-case name, value)."""
+        return self._fields if self._fields is not None else self._split()
+
+    @property
+    def names(self) -> dict[bytes, bytes]:
+        """All fields by lower-case name; repeated ones are joined as RFC 9110, 5.3 says."""
+        if self._fields is None:
+            self._split()
+        return self._index
+
+    def get(self, name: bytes, default: bytes = b"") -> bytes:
+        """Return a field's value by lower-case name; repeated fields are joined by a comma."""
+        if self._fields is None:
+            if name not in self.block.lower():
+                return default
+            self._split()
+        return self._index.get(name, default)
+
+    def __contains__(self, name: bytes) -> bool:
+        if self._fields is None and name not in self.block.lower():
+            return False
+        return name in self.names
+
+    def _split(self) -> Fields:
+        block = self.block
+        fields = [(name.lower(), value) for name, value in _PAIR.findall(block, self.fields_at)]
+        if b" \r\n" in block or b"\t\r\n" in block:
+            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+        index = dict(fields)
+        if len(index) != len(fields):
+            index = _combine(fields)
+        self._index = index
+        self._fields = fields
+        return fields
+
+
+class RequestHead(_Head):
     """The head of one request, checked and ready to route.
 
     `target` is as sent; `path` is the target without query, still percent-encoded; `host` is
@@ -64,37 +127,18 @@ class RequestHead:
     socket. `block` is the head as received, up to and with its empty line.
     """
 
-    __slots__ = (
-        "_index",
-        "block",
-        "client",
-        "content_length",
-        "expects_continue",
-        "fields_at",
-        "headers",
-        "host",
-        "keep_alive",
-        "method",
-        "minor",
-        "path",
-        "target",
-        "upgrade",
-    )
-
     method: bytes
     target: bytes
     path: bytes
     host: bytes
-    headers: Fields
-    keep_alive: bool
-    content_length: int
-    upgrade: bytes
-    expects_continue: bool
     client: Address
-    block: bytes
-    minor: int
-    fields_at: int
-    _index: dict[bytes, bytes]
+    # The values of a usual head; another one sets its own.
+    keep_alive: bool = True
+    content_length: int = 0
+    upgrade: bytes = b""
+    expects_continue: bool = False
+    minor: int = 1
+    usual: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -107,48 +151,59 @@ class RequestHead:
         return self.method in IDEMPOTENT
 
     @property
-    def names(self) -> dict[bytes, bytes]:
-        """All fields by lower-case name, as `get` reads them."""
-        return self._index
-
-    @property
     def query(self) -> bytes:
         """The part of the target after the first question mark."""
         return self.target.partition(b"?")[2]
 
-    def get(self, name: bytes, default: bytes = b"") -> bytes:
-        """Return a field's value by lower-case name; repeated fields are joined by a comma."""
-        return self._index.get(name, default)
 
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._index
-
-
-class ResponseHead:
+class ResponseHead(_Head):
     """The head of one upstream response.
 
     `length` is the body's bytes, `CHUNKED`, or `UNTIL_CLOSE`. An observer may `remove` fields
-    before the head is passed on.
+    before the head is passed on. `plain` tells that it holds no hop-by-hop fields.
     """
 
-    __slots__ = ("_index", "block", "headers", "keep_alive", "length", "minor", "removed", "status")
-
     status: int
-    headers: Fields
-    keep_alive: bool
     length: int
-    block: bytes
-    minor: int
-    removed: frozenset[bytes]
-    _index: dict[bytes, bytes]
-
-    def get(self, name: bytes, default: bytes = b"") -> bytes:
-        """Return a field's value by lower-case name; repeated fields are joined by a comma."""
-        return self._index.get(name, default)
+    keep_alive: bool = True
+    minor: int = 1
+    plain: bool = True
+    removed: frozenset[bytes] = frozenset()
 
     def remove(self, *names: bytes) -> None:
         """Keep these fields (lower-case names) from being passed on."""
         self.removed = self.removed.union(names)
+
+
+def usual_request(data: bytes, client: Address, headers_max: int) -> RequestHead | None:
+    """Read data that is exactly one usual request head, in one step; None for anything else.
+
+    Usual is: HTTP/1.1, a path as target, Host first, no body, and no hop-by-hop field but
+    `Connection: keep-alive`. Whatever this accepts, `parse_request` reads alike.
+    """
+    match = _USUAL_REQUEST.fullmatch(data)
+    if match is None or data.count(b"\n") > headers_max + 2:
+        return None
+    head = RequestHead()
+    head.method, head.target, head.path, _, host = match.groups()
+    head.host = host.lower()
+    head.block = data
+    head.fields_at = match.end(4) + 2
+    head.client = client
+    head.usual = True
+    return head
+
+
+def usual_response(data: bytes) -> tuple[bytes, int, int, int] | None:
+    """Read the usual head that data begins with: (status, length, end, where fields begin).
+
+    Usual is: HTTP/1.1 with one Content-Length, no hop-by-hop field, and a status that has a body.
+    """
+    match = _USUAL_RESPONSE.match(data)
+    if match is None:
+        return None
+    status, _, length = match.groups()
+    return status, int(length), match.end(), match.end(2)
 
 
 def parse_request(block: bytes, client: Address = None, *, headers_max: int = 128) -> RequestHead:
@@ -159,59 +214,38 @@ def parse_request(block: bytes, client: Address = None, *, headers_max: int = 12
             "the request head is not valid HTTP/1.1",
             hint="send CRLF line ends, no folded lines and no space before a colon",
         )
+    if block.count(b"\n") > headers_max + 2:
+        raise HeadTooLargeError("too many header fields", hint=f"send at most {headers_max}")
     head = RequestHead()
     head.block = block
     head.client = client
-    method, target, minor, _ = match.groups()
-    head.method = method
-    head.target = target
+    head.method, head.target, minor = match.groups()
     head.minor = 1 if minor == b"1" else 0
-    head.fields_at = match.start(4)
-    head.headers, head._index = _parse_fields(block, head.fields_at, headers_max)  # noqa: SLF001 (own type)
+    head.fields_at = match.end(3) + 2
     _place(head)
-    if _FRAMING.isdisjoint(head._index):  # noqa: SLF001 (own type)
-        head.keep_alive = head.minor == 1
-        head.content_length = 0
-        head.upgrade = b""
-        head.expects_continue = False
-    else:
-        _frame_request(head)
+    _frame_request(head)
     return head
 
 
-def parse_response(block: bytes, method: bytes, *, headers_max: int = 256) -> ResponseHead:
+def parse_response(block: bytes, method: bytes) -> ResponseHead:
     """Check a whole response head; `method` is the request's. Raise MalformedError."""
     match = _RESPONSE.fullmatch(block)
     if match is None:
         raise MalformedError("the upstream's response head is not valid HTTP/1.1")
     head = ResponseHead()
     head.block = block
-    head.removed = _NOTHING
-    minor, status, _ = match.groups()
+    minor, status = match.groups()
     head.status = int(status)
+    head.fields_at = block.find(b"\r\n") + 2
     head.minor = 1 if minor == b"1" else 0
-    head.headers, index = _parse_fields(block, match.start(3), headers_max)
-    head._index = index  # noqa: SLF001 (own type)
+    index = head.names
+    head.plain = HOP_BY_HOP.isdisjoint(index)
     head.keep_alive = head.minor == 1 and b"close" not in index.get(b"connection", b"").lower()
     head.length = _response_length(head, index, method)
     return head
 
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-
-
-def _parse_fields(block: bytes, start: int, headers_max: int) -> tuple[Fields, dict[bytes, bytes]]:
-    fields = [(name.lower(), value) for name, value in _PAIR.findall(block, start)]
-    if b" \r\n" in block or b"\t\r\n" in block:
-        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
-    if len(fields) > headers_max:
-        raise HeadTooLargeError(
-            f"{len(fields)} header fields are too many", hint=f"send at most {headers_max}"
-        )
-    index = dict(fields)
-    if len(index) != len(fields):
-        index = _combine(fields)
-    return fields, index
 
 
 def _combine(fields: Fields) -> dict[bytes, bytes]:
@@ -229,7 +263,7 @@ def _combine(fields: Fields) -> dict[bytes, bytes]:
 def _place(head: RequestHead) -> None:
     """Find out host and path from the target and the Host field (RFC 9112, 3.2)."""
     target = head.target
-    host = head._index.get(b"host")  # noqa: SLF001 (own type)
+    host = head.names.get(b"host")
     if host is None:
         if head.minor:
             raise MalformedError("the Host field is missing", hint="HTTP/1.1 wants exactly one")
@@ -260,7 +294,7 @@ def _place_other_form(head: RequestHead, host: bytes) -> tuple[bytes, bytes]:
 
 
 def _frame_request(head: RequestHead) -> None:
-    index = head._index  # noqa: SLF001 (own type)
+    index = head.names
     tokens = {token.strip() for token in index.get(b"connection", b"").lower().split(b",")}
     head.keep_alive = head.minor == 1 and b"close" not in tokens
     head.content_length = _body_length(index, 0)
@@ -325,6 +359,67 @@ _NAME = re.compile(_TOKEN + rb"+")
 _KEPT: Final = frozenset({b"host", b"content-length", b"close", b"keep-alive", b"authorization"})
 
 
+class HeadRewrite:
+    """Writes request heads for the next hop; made once, called per request.
+
+    `set_names` (lower-case) are fields to set, their values given at each call in the same order; a
+    client's own of these names are dropped, and so are those in `remove` and all hop-by-hop fields.
+    The framing is normalised. Values must hold no line ends.
+    """
+
+    __slots__ = ("_drop", "_marks", "_tail")
+
+    def __init__(self, *, set_names: tuple[bytes, ...] = (), remove: Iterable[bytes] = ()) -> None:
+        self._drop = HOP_BY_HOP.union(set_names, remove)
+        names = b"|".join(re.escape(name) for name in sorted(self._drop))
+        self._marks = re.compile(rb"\r\n(?:" + names + rb"):")
+        self._tail = b"".join(b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in set_names)
+
+    def __call__(self, head: RequestHead, *values: bytes, target: bytes | None = None) -> bytes:
+        """Return the whole head to send."""
+        block = head.block
+        lowered = block.lower()
+        mark = self._marks.search(lowered, head.fields_at - 2)
+        tail = self._tail % values if values else b""
+        if mark is None and head.usual and target is None:
+            return b"%b%b\r\n" % (block[:-2], tail)
+        fields = block[head.fields_at : -2] if mark is None else self._prune(head, lowered, mark)
+        if block[len(head.method) + 1] != 0x2F:  # absolute-form decides the host
+            fields = without_fields(fields, _HOST_ONLY)
+            if b"host" not in self._drop:
+                fields = b"host: %b\r\n%b" % (head.host, fields)
+        if head.content_length == CHUNKED:
+            tail += b"transfer-encoding: chunked\r\n"
+        if head.upgrade:
+            tail += b"connection: upgrade\r\nupgrade: websocket\r\n"
+        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, target or head.target, fields, tail)
+
+    def _prune(self, head: RequestHead, lowered: bytes, mark: re.Match[bytes] | None) -> bytes:
+        """Cut the dropped fields out, by their places in the lower-case head."""
+        block = head.block
+        pieces = []
+        named: frozenset[bytes] = _NOTHING
+        start = head.fields_at - 2
+        while mark is not None:
+            pieces.append(block[start : mark.start()])
+            start = lowered.find(b"\r\n", mark.end())
+            if mark.group() == b"\r\nconnection:":
+                value = lowered[mark.end() : start]
+                named |= _NOTHING if value == b" keep-alive" else named_by_connection(value)
+            mark = self._marks.search(lowered, start)
+        pieces.append(block[start:-2])
+        fields = b"".join(pieces)[2:]
+        return without_fields(fields, named) if named else fields
+
+
+_HOST_ONLY: Final = frozenset({b"host"})
+
+
+@lru_cache(maxsize=256)
+def _rewrite(set_names: tuple[bytes, ...], remove: frozenset[bytes]) -> HeadRewrite:
+    return HeadRewrite(set_names=set_names, remove=remove)
+
+
 def forward_head(
     head: RequestHead,
     *,
@@ -332,28 +427,6 @@ def forward_head(
     remove: frozenset[bytes] = _NOTHING,
     target: bytes | None = None,
 ) -> bytes:
-    """Write the head for the next hop: hop-by-hop fields dropped, framing normalised.
-
-    `remove` names fields (lower-case) to drop; a field in `add` replaces the client's of that name.
-    `target` replaces the request target. Values of `add` must hold no line ends.
-    """
-    index = head._index  # noqa: SLF001 (own type)
-    drop = remove.union([name for name, _ in add]) if add else remove
-    if not HOP_BY_HOP.isdisjoint(index):
-        drop |= HOP_BY_HOP | named_by_connection(index.get(b"connection", b""))
-    block = head.block
-    fields = block[head.fields_at : -2]
-    if not drop.isdisjoint(index):
-        fields = without_fields(fields, drop)
-    if (
-        block[len(head.method) + 1] != 0x2F and b"host" not in drop
-    ):  # absolute-form decides the host
-        fields = b"host: %b\r\n%b" % (head.host, without_fields(fields, frozenset({b"host"})))
-    parts = [head.method, b" ", target or head.target, b" HTTP/1.1\r\n", fields]
-    parts += [b"%b: %b\r\n" % pair for pair in add]
-    if head.content_length == CHUNKED:
-        parts.append(b"transfer-encoding: chunked\r\n")
-    if head.upgrade:
-        parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+    """Write the head for the next hop as `HeadRewrite` does, in one call."""
+    rewrite = _rewrite(tuple([name for name, _ in add]), remove)
+    return rewrite(head, *[value for _, value in add], target=target)
