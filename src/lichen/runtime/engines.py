@@ -78,8 +78,8 @@ def status() -> EnginesStatus:
 def js_profile() -> str:
     """Name the engine that `js` functions run on, with its exact version, for receipts."""
     pinned = msgspec.json.decode(_manifest("package.json"))["optionalDependencies"]
-    version = next(v for name, v in pinned.items() if name.startswith("@cloudflare/workerd"))
-    return f"workerd-{version}"
+    name, _ = _PLATFORMS[platform.system(), platform.machine()]
+    return f"workerd-{pinned[f'@cloudflare/workerd-{name}']}"
 
 
 def _directory() -> Path:
