@@ -2,17 +2,27 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Another port for the gateway of `make demo`: make demo PORT=8081
+PORT ?=
 
-.PHONY: setup check test test-unit format lock clean
+.PHONY: setup demo down check test test-unit bench docs format lock clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Lichen needs Python 3.11 or newer"; exit 1; }
 	@echo "Setting up $(VENV) with the pinned packages ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# A network in the background, the examples deployed, called, verified and paid for.
+demo: setup
+	@PORT=$(PORT) $(BIN)/python examples/demo.py
+
+down: setup
+	@$(BIN)/lichen down
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -28,11 +38,20 @@ test-unit: setup
 	$(BIN)/pytest -q tests/unit
 
 test: setup
-	$(BIN)/pytest -q tests/unit tests/integration tests/simulation
+	$(BIN)/lichen setup
+	$(BIN)/pytest -q $(wildcard tests/unit tests/integration tests/conformance tests/simulation)
+
+bench: setup
+	$(BIN)/lichen setup
+	$(BIN)/python -m bench
+
+# docs/cli.md and docs/lichen.schema.json, from the code.
+docs: setup
+	$(BIN)/python -m lichen.cli.reference docs
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group dev -o requirements/dev.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_template_becomes_a_valid_project_under_its_new_name(tmp_path, templat
     readme = (tmp_path / "my-app" / "README.md").read_text()
     assert f"http://{old}.app." not in readme
     assert "node_modules" not in {path.name for path in (tmp_path / "my-app").iterdir()}
+
+
+@pytest.mark.parametrize("example", templates.TEMPLATES.values())
+def test_a_wheel_carries_every_file_of_the_template(example):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    carried = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    folder = REPOSITORY / "examples" / example
+    found = {path.name for path in folder.iterdir() if path.name not in templates.IGNORED}
+    assert {name for name in found if f"examples/{example}/{name}" in carried} == found
+    for name in found:
+        target = carried[f"examples/{example}/{name}"]
+        assert target == f"lichen/cli/project/templates/{example}/{name}"
 
 
 def test_init_never_overwrites_and_then_writes_nothing_at_all(tmp_path):
