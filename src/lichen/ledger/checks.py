@@ -120,7 +120,9 @@ def check_vouchers(vouchers: Sequence[Voucher]) -> None:
     for voucher in vouchers:
         check_channel_id(voucher.channel)
         _require(
-            len(voucher.signature) == SIGNATURE_BYTES, "a voucher's signature has 65 bytes", ""
+            len(voucher.signature) == SIGNATURE_BYTES,
+            "a voucher's signature has 65 bytes",
+            "sign_voucher() gives them",
         )
 
 
@@ -143,7 +145,7 @@ def check_batch(epoch: int, receipts: int, root: bytes) -> None:
     """Require the shape of a settled batch of receipts."""
     _range(epoch, 0, TIME_MS_MAX, "epoch")
     _range(receipts, 0, RECEIPTS_MAX, "receipts")
-    _require(len(root) == 32, "a receipts root has 32 bytes", "")
+    _require(len(root) == 32, "a receipts root has 32 bytes", "give a SHA-256 Merkle root")
 
 
 def _check_function(function: FunctionSpec) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lichen.ledger.types import Record
+from lichen.units import Amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,12 +34,12 @@ class Place(Record, frozen=True, order=True):
 
 
 class HistoryEntry(Record, frozen=True):
-    """A transaction that moved an account's balance, by `change`, to `balance`."""
+    """A transaction that moved an account's balance, by `change` (signed), to `balance`."""
 
     place: Place
     address: Address
     change: int
-    balance: int
+    balance: Amount
     time_ms: int
     id: bytes
 
@@ -100,7 +101,7 @@ def _entry(address: Address, key: bytes, data: bytes) -> HistoryEntry:
         place=_place(key[-12:]),
         address=address,
         change=int(value.change),
-        balance=int(value.balance),
+        balance=Amount(int(value.balance)),
         time_ms=value.time_ms,
         id=value.id,
     )
