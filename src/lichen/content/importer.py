@@ -7,7 +7,8 @@ reads them anyway; `FileBuilder` makes the nodes above them in memory bounded by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -123,8 +124,8 @@ def import_bytes(data: bytes, profile: Profile, put: Put) -> Root:
 
 def import_directory(entries: Iterable[Link], profile: Profile, put: Put) -> Root:
     """Write a directory of entries that have been imported: one block, or a HAMT when too large."""
-    links = dag_pb.sort_links(entries)
-    _check_names(links)
+    links = dag_pb.sort_links(_checked(entries))
+    _check_distinct(links)
     block = dag_pb.encode(links, unixfs.encode(unixfs.UnixFS(unixfs.Kind.DIRECTORY)))
     if _measure(links, block, profile) > HAMT_THRESHOLD_BYTES:
         cid, total_bytes = hamt.build(links, lambda shard: _put_dag_pb(shard, profile, put))
@@ -139,14 +140,16 @@ def _measure(links: list[Link], block: bytes, profile: Profile) -> int:
     return sum(len((link.name or "").encode()) + len(link.cid.encode()) for link in links)
 
 
-def _check_names(links: list[Link]) -> None:
-    previous: str | None = None
+def _checked(links: Iterable[Link]) -> Iterator[Link]:
     for link in links:
-        name = link.name or ""
-        check_name(name)
-        if name == previous:
-            raise UserError(f"a directory has two entries named {name!r}")
-        previous = name
+        check_name(link.name or "")
+        yield link
+
+
+def _check_distinct(links: list[Link]) -> None:
+    for before, behind in itertools.pairwise(links):
+        if before.name == behind.name:
+            raise UserError(f"a directory has two entries named {before.name!r}")
 
 
 def check_name(name: str) -> None:
