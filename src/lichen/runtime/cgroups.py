@@ -20,8 +20,6 @@ Controller = Literal["memory", "pids", "cpu"]
 CONTROLLERS: Final[tuple[Controller, ...]] = ("memory", "pids", "cpu")
 CPU_PERIOD_US: Final = 100_000
 CPU_QUOTA_US: Final = 100_000  # one core
-CPU_SHARES: Final = 512  # half of what a process outside of any limit gets
-CPU_WEIGHT: Final = 50  # the same in version 2
 PREFIX: Final = "lichen-"
 
 
@@ -66,16 +64,14 @@ class Cgroup:
             _write(folder / "pids.max", count)
 
     def limit_cpu(self) -> None:
-        """Give at most one core, and less than the node itself when cores are scarce."""
+        """Give at most one core; being a group, a tenant weighs as much as any one process."""
         folder = self._folders.get("cpu")
         if folder is None:
             return
         if self._version == 1:
-            _try_write(folder / "cpu.shares", CPU_SHARES)
             _try_write(folder / "cpu.cfs_period_us", CPU_PERIOD_US)
             _try_write(folder / "cpu.cfs_quota_us", CPU_QUOTA_US)
         else:
-            _try_write(folder / "cpu.weight", CPU_WEIGHT)
             _try_write(folder / "cpu.max", f"{CPU_QUOTA_US} {CPU_PERIOD_US}")
 
     def oom_killed(self) -> bool:

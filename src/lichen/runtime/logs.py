@@ -32,7 +32,7 @@ _LEVELS: dict[str, LogLevel] = {
     "error": "error",
 }
 _MARK = "\u0001"
-_BROKEN_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?$")
+_ESCAPE_BYTES_MAX = len(r"\u1234")
 _INNER_FRAME = re.compile(r"\n +at [^\n]*lichen-entry\.js[^\n]*")
 
 
@@ -156,13 +156,20 @@ def parse_line(raw: bytes, now_ms: int) -> LogLine:
 
 
 def _decode(raw: bytes) -> _Entry | None:
+    if not raw.startswith(b'{"timestamp"'):
+        return None
+    if entry := _try_decode(raw):
+        return entry
+    if len(raw) < LINE_BYTES_MAX:
+        return None
+    # The splitter cut it: drop what may be half a character or escape, close string and object.
+    tries = (raw[: len(raw) - cut] + b'"}' for cut in range(_ESCAPE_BYTES_MAX))
+    return next((entry for text in tries if (entry := _try_decode(text))), None)
+
+
+def _try_decode(raw: bytes) -> _Entry | None:
     try:
         return _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        if len(raw) < LINE_BYTES_MAX or not raw.startswith(b'{"timestamp"'):
-            return None
-    try:  # the splitter cut it: close the string and the object
-        return _decoder.decode(_BROKEN_ESCAPE.sub(b"", raw[:-4]) + b'"}')
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -173,7 +180,7 @@ def _split_mark(message: str) -> tuple[str | None, str]:
     run, found, text = message[1:].partition(_MARK)
     if not found or not 0 < len(run) <= RUN_CHARS_MAX:
         return None, message
-    return run, text.removeprefix(" ") if text[:1] == " " else text
+    return run, text.removeprefix(f"{_MARK} ")
 
 
 def _cut(text: str) -> str:

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ class Process:
         self._cpu_ns = 0
         self._inner_fd = _open_pidfd(pid)
         self._statm_fd = _open_statm(pid)
+        self._lock = threading.Lock()  # no descriptor is used while it is being closed
         self._outer_fd = os.pidfd_open(outer.pid)
         self._loop.add_reader(self._outer_fd, self._reap)
 
@@ -50,12 +52,13 @@ class Process:
 
     def anonymous_bytes(self) -> int:
         """Memory that is this process's alone: resident, without file-backed pages."""
-        if self._statm_fd < 0:
-            return 0
-        try:
-            fields = os.pread(self._statm_fd, _STATM_BYTES, 0).split()
-        except OSError:  # gone
-            return 0
+        with self._lock:
+            if self._statm_fd < 0:
+                return 0
+            try:
+                fields = os.pread(self._statm_fd, _STATM_BYTES, 0).split()
+            except OSError:  # gone
+                return 0
         return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES if len(fields) > 2 else 0
 
     def kill(self) -> None:
@@ -64,21 +67,22 @@ class Process:
         The sandbox around it is left to notice, so that it, and not init, buries its child.
         """
         self.cpu_ns()
-        descriptor = self._inner_fd if self._inner_fd >= 0 else self._outer_fd
-        if descriptor >= 0:
-            with suppress(OSError):  # gone already
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        with self._lock:
+            descriptor = self._inner_fd if self._inner_fd >= 0 else self._outer_fd
+            if descriptor >= 0:
+                with suppress(OSError):  # gone already
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def _reap(self) -> None:
         code = self._outer.poll()
         if code is None:
             return
         self._loop.remove_reader(self._outer_fd)
-        descriptors = (self._inner_fd, self._statm_fd, self._outer_fd)
-        self._inner_fd = self._statm_fd = self._outer_fd = -1
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.close(descriptor)
+        with self._lock:
+            for descriptor in (self._inner_fd, self._statm_fd, self._outer_fd):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._inner_fd = self._statm_fd = self._outer_fd = -1
         if not self.ended.done():
             self.ended.set_result(code)
 
@@ -125,7 +129,10 @@ def _spawn(command: Command, output: int) -> subprocess.Popen[bytes]:
 
 
 async def _pid_inside(info: int) -> int | None:
-    """Read bubblewrap's report: JSON with `child-pid`, the program's pid as we see it."""
+    """Read bubblewrap's report: JSON with `child-pid`, the program's pid as we see it.
+
+    It is read to its end, because bubblewrap dies when it cannot write all of it.
+    """
     loop = asyncio.get_running_loop()
     os.set_blocking(info, False)
     report = b""
@@ -140,9 +147,8 @@ async def _pid_inside(info: int) -> int | None:
         report += chunk
         if not chunk:
             break
-        if match := re.search(rb'"child-pid": (\d+)[,\s}]', report):
-            return int(match[1])
-    return None
+    match = re.search(rb'"child-pid": (\d+)', report)
+    return int(match[1]) if match else None
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -21,7 +21,7 @@ function write(level, values) {
   const [first, ...rest] = values;
   // The first string may be a format: the mark has to become part of it.
   if (typeof first === "string") return native[level](mark + first, ...rest);
-  return native[level](mark, ...values);
+  return native[level](mark + MARK, ...values); // the second MARK and a space are taken off again
 }
 
 function report(what, error) {
