@@ -60,7 +60,7 @@ class Server:
 def world(tmp_path):
     world = w.World(tmp_path).populate()
     yield world
-    world.runs.close()
+    world.close()
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_car_is_uploaded_with_progress(client, world):
         write_car([blocks[0][0]], blocks), progress=lambda done, total: seen.append((done, total))
     )
     assert uploaded.roots == (blocks[0][0],)
-    assert world.block_size(blocks[1][0]) == 90_000
+    assert world.store.size(blocks[1][0]) == 90_000
     assert seen[-1][0] == seen[-1][1] > 90_000
 
 

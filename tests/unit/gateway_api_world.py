@@ -1,10 +1,9 @@
-"""A gateway for API tests: the real state machine in memory, a real run log, a dict of blocks."""
+"""A gateway for API tests: the real state machine in memory, a real run log and block store."""
 
-from lichen.content.car import CarReader
 from lichen.content.cid import CID, RAW
+from lichen.content.store import BlockStore
 from lichen.gateway.api.app import create_api
 from lichen.gateway.api.events import EventHub, block_events
-from lichen.gateway.api.views import Uploaded
 from lichen.gateway.placement import Health
 from lichen.gateway.runs import Attempt, RunLog, RunRecord
 from lichen.identity import Address, KeyKind, PrivateKey
@@ -96,8 +95,8 @@ class World:
         )
         self.network = network_id(self.genesis)
         self.events = EventHub()
-        self.store = MemoryStore()
-        self.state = State(self.store, self.genesis)
+        self._entries = MemoryStore()
+        self.state = State(self._entries, self.genesis)
         self.replica = Replica(self.state)
         self.ledger = self.replica.state
         tell = block_events(self.events)
@@ -107,7 +106,7 @@ class World:
         self.clock_ms = NOW_MS
         self.nonces = NonceCache(started_ms=NOW_MS)
         self.health = {}
-        self.blocks = {}
+        self.store = BlockStore.open(folder / "store", capacity_bytes=2**24)
         self.runs = RunLog(str(folder / "runs"), GATEWAY.address)
         self.log_lines = [
             b'{"time_ms":1,"node":"n","function":"api","run":"r","level":"log","text":"hi"}'
@@ -133,7 +132,7 @@ class World:
         if outcome.error is not None:
             return Result(outcome.id.hex(), error=Refusal.of(outcome.error))
         applied = seal(self.state, draft, [raw], [outcome])
-        self.store.write(applied.changes.entries)
+        self._entries.write(applied.changes.entries)
         self.state.adopt(applied.changes)
         self.on_block(applied)
         return Result(outcome.id.hex(), self.head.height)
@@ -143,15 +142,6 @@ class World:
         return self.apply(
             encode_transaction(sign_transaction(self.network, key, nonce, body))
         ).accepted()
-
-    def import_car(self, stream):
-        reader = CarReader(stream)
-        found = dict(reader)
-        self.blocks |= found
-        return Uploaded(reader.roots, sum(map(len, found.values())))
-
-    def block_size(self, cid):
-        return len(self.blocks[cid]) if cid in self.blocks else None
 
     def run_record(self, run):
         return self.runs.get(run)
@@ -163,6 +153,10 @@ class World:
     async def logs(self, app, *, follow):
         for line in self.log_lines:
             yield line
+
+    def close(self):
+        self.runs.close()
+        self.store.close()
 
     def populate(self):
         """One of everything."""
@@ -201,5 +195,5 @@ class World:
                 amount=12,
             )
         )
-        self.blocks[CODE] = b"code"
+        self.store.put_block(CODE, b"code")
         return self

@@ -33,7 +33,7 @@ GETS = [entry for entry in ENTRIES if entry.method == "GET" and entry.path not i
 def world(tmp_path):
     world = w.World(tmp_path).populate()
     yield world
-    world.runs.close()
+    world.close()
 
 
 def client_of(world):
@@ -250,7 +250,7 @@ async def test_an_app_with_two_functions_has_no_quote_of_its_own(world):
 async def test_an_empty_market_has_no_prices(tmp_path):
     world = w.World(tmp_path)
     assert (await get(world, "/market/prices", views.MarketPrices)).prices == ()
-    world.runs.close()
+    world.close()
 
 
 async def test_runs_tell_their_story_and_keep_their_receipt(world):
@@ -365,8 +365,9 @@ async def upload(world, body, key=w.OWNER, media_type=content.MEDIA_TYPE, **opti
 async def test_an_owner_uploads_a_car(world):
     body, root = car_of(b"one", b"two" * 30_000)
     answer = await upload(world, body)
-    assert from_json(answer.content, views.Uploaded) == views.Uploaded((root,), 90_003)
-    assert world.block_size(root) == 3
+    assert from_json(answer.content, views.Uploaded) == views.Uploaded((root,), len(body))
+    assert world.store.get_block(root) == b"one"
+    assert world.store.pins() == [root]
 
 
 @pytest.mark.parametrize(
@@ -384,7 +385,7 @@ async def test_uploads_without_the_right_are_refused(world, change, status, code
     body, root = car_of(b"one")
     answer = await upload(world, body, **change)
     assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (status, code)
-    assert world.block_size(root) is None
+    assert world.store.size(root) is None
 
 
 async def test_an_upload_works_once(world):
@@ -402,7 +403,7 @@ async def test_uploads_are_bounded_and_damaged_ones_leave_nothing(world):
     for damaged in (b"", body[:-1], body[:-1] + b"?", body + b"\x00"):
         answer = await upload(world, damaged, nonce=f"{len(damaged):016d}{damaged[-1:].hex()}")
         assert 400 <= answer.status_code < 500, answer.text
-        assert world.block_size(root) is None
+        assert world.store.size(root) is None
 
 
 async def test_a_body_without_announced_length_is_bounded_too(world):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from lichen.content.store import BlockStore
     from lichen.gateway.api.context import ApiContext
     from lichen.identity.http_signature import VerifiedSignature
 
@@ -57,7 +58,7 @@ class Uploads:
         self._running += 1
         try:
             stream = _BodyStream(request.stream(), signature, context.upload_bytes_max)
-            return await anyio.to_thread.run_sync(_import, context, stream)
+            return await anyio.to_thread.run_sync(_import, context.store, stream)
         finally:
             self._running -= 1
 
@@ -65,23 +66,23 @@ class Uploads:
 async def show(context: ApiContext, request: Request) -> ContentView:
     """Return what this gateway's store knows about a CID."""
     cid = parameters.cid(request)
-    size = context.block_size(cid)
+    size = context.store.size(cid)
     if size is None:
         raise MissingBlockError(cid)
     return ContentView(cid, size, CODECS.get(cid.codec, f"0x{cid.codec:x}"))
 
 
-def _import(context: ApiContext, stream: _BodyStream) -> Uploaded:
-    uploaded = context.import_car(stream)
+def _import(store: BlockStore, stream: _BodyStream) -> Uploaded:
+    roots = store.import_car(stream, pin=True)
     stream.drain()  # what an importer leaves, such as the index of a CAR version 2, is signed too
-    return uploaded
+    return Uploaded(roots, stream.size)
 
 
 class _BodyStream:
     """A request's body as a blocking stream for a worker thread, bounded and hashed.
 
     The last part is only handed out once the whole body's hash is the signed one, so that an
-    importer that reads to the end cannot finish what was changed on the way.
+    importer that reads to the end cannot finish what was changed on the way. `size` counts bytes.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class _BodyStream:
         self._parts = parts
         self._signature = signature
         self._bytes_max = bytes_max
-        self._size = 0
+        self.size = 0
         self._digest = hashlib.sha256()
         self._held = b""
         self._buffer = memoryview(b"")
@@ -116,8 +117,8 @@ class _BodyStream:
             self._signature.check_body(self._digest.digest())
             self._ended = True
             part = b""
-        self._size += len(part)
-        if self._size > self._bytes_max:
+        self.size += len(part)
+        if self.size > self._bytes_max:
             raise _too_large(self._bytes_max)
         self._digest.update(part)
         ready, self._held = self._held, part

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from lichen.content.car import Readable
-    from lichen.content.cid import CID
+    from lichen.content.store import BlockStore
     from lichen.gateway.api.events import EventHub
-    from lichen.gateway.api.views import Uploaded
     from lichen.gateway.placement import Health
     from lichen.gateway.runs import RunRecord
     from lichen.identity import Address
@@ -50,11 +48,13 @@ class Replica(Protocol):
 class ApiContext(Protocol):
     """The gateway as its API sees it. Reads are of this process's replica and never wait.
 
-    `gateway` is the address that apps grant spending to; `upload_bytes_max` bounds one upload.
+    `gateway` is the address that apps grant spending to. An upload of at most `upload_bytes_max`
+    goes to `store` and is pinned there.
     """
 
     gateway: Address
     upload_bytes_max: int
+    store: BlockStore
     events: EventHub
     nonces: NonceCache
 
@@ -78,17 +78,6 @@ class ApiContext(Protocol):
         Waits until this process's follower has applied them, so that whoever reads next sees what
         he wrote. Raises PeerUnavailableError when the ledger does not answer.
         """
-        ...
-
-    def import_car(self, stream: Readable) -> Uploaded:
-        """Verify and store the blocks of a CAR; they are on disk when this returns.
-
-        Called in a worker thread: `stream.read` blocks. An error that it raises ends the import.
-        """
-        ...
-
-    def block_size(self, cid: CID) -> int | None:
-        """Return the size of a block that is stored here, or None."""
         ...
 
     def run_record(self, run: str) -> RunRecord:

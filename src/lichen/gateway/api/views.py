@@ -226,7 +226,7 @@ class Why(View, frozen=True):
 
 
 class Uploaded(View, frozen=True):
-    """The roots of the CAR that was stored, and the bytes of its blocks."""
+    """The roots of the CAR that was stored and pinned, and the bytes of the CAR."""
 
     roots: tuple[CID, ...]
     bytes: int
