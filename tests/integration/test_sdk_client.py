@@ -15,6 +15,7 @@ from lichen.ledger.transactions import ActivateRelease, CreateApp, Transfer
 from lichen.ledger.types import network_id
 from lichen.sdk.client import Client
 from lichen.units import FLK, Amount
+from lichen.wire.errors import BodyTooLargeError
 from tests.unit import gateway_api_world as w
 
 START_S_MAX = 10
@@ -170,3 +171,12 @@ def test_a_gateway_that_stopped_is_unavailable(world):
     server.close()
     with Client(server.url) as client, pytest.raises(PeerUnavailableError, match="no gateway"):
         client.status()
+
+
+def test_an_upload_over_the_gateways_bound_says_so(client, world):
+    data = bytes(8 * 2**20)
+    cid = CID.of(RAW, data[: 2**20])
+    blocks = [(cid, data[: 2**20])] * 8
+    with pytest.raises(BodyTooLargeError, match="100000 bytes"):
+        client.upload_car(write_car([cid], blocks))
+    assert world.store.size(cid) is None

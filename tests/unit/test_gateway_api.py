@@ -561,3 +561,13 @@ async def test_blocks_and_releases_are_events(world):
     block, release = [await listener.next() for _ in range(2)]
     assert (block.kind, block.data) == ("block", {"height": world.head.height, "transactions": 1})
     assert (release.kind, release.data) == ("release", {"app": "shop", "number": 3})
+
+
+async def test_the_index_behind_a_car_of_version_2_is_covered_by_the_signature_too(world):
+    inner, root = car_of(b"one")
+    header = bytes(16) + (51).to_bytes(8, "little") + len(inner).to_bytes(8, "little") + bytes(8)
+    whole = bytes.fromhex("0aa16776657273696f6e02") + header + inner + b"an index"
+    answer = await upload(world, whole[:-1] + b"?", signed_body=whole)
+    assert answer.json()["type"].endswith("signature-invalid")
+    answer = await upload(world, whole, nonce="another-nonce-here")
+    assert from_json(answer.content, views.Uploaded).roots == (root,)
