@@ -1,6 +1,8 @@
 """The public API: its table, its document, and what each route answers."""
 
+import inspect
 import json
+import pathlib
 
 import anyio
 import httpx
@@ -121,6 +123,16 @@ def test_every_operation_is_described_and_every_reference_resolves():
         for name in part.split('"')[0].split("/"):
             target = target[name]
         assert target
+
+
+def test_the_documentation_lists_every_route_as_the_code_describes_it():
+    page = pathlib.Path(__file__).parents[2].joinpath("docs/api.md").read_text()
+    listed = [line for line in page.splitlines() if line.startswith(("| `GET", "| `POST"))]
+    assert listed == [
+        f"| `{entry.method} {entry.path}` | {inspect.getdoc(entry.handler).splitlines()[0]}"
+        f"{' Signed (RFC 9421).' if entry.signed else ''} |"
+        for entry in ENTRIES
+    ]
 
 
 async def test_status_names_network_and_height(world):
