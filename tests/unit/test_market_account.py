@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import PaymentRequiredError, PeerError, VerificationError
+from lichen.market import account
 from lichen.market.account import Line, PayeeBook, PayerBook
 
 
@@ -77,13 +78,28 @@ def test_honest_books_agree_and_neither_side_is_exposed_beyond_its_bound(
     _settle(payee, payer)
     assert payee.paid == payee.owed == payer.signed
     assert highest < credit + 51
-    assert not [line for line in payee.statement() if line.amount]
+    assert not [line for line in payee.lines if line.amount]
 
 
 def _settle(payee: PayeeBook, payer: PayerBook) -> None:
-    lines = payee.statement()
-    cumulative = payer.approve(payee.durable, lines, recall=0)
+    owed, lines = payee.statement()
+    cumulative = payer.approve(owed, lines, recall=0)
     if cumulative > payee.paid:
         payee.accept(cumulative)
     else:
         payee.lines.clear()
+
+
+def test_a_statement_longer_than_its_bound_is_paid_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(account, "STATEMENT_RUNS_MAX", 3)
+    payee, payer = PayeeBook(10**6), PayerBook(10**6)
+    for sequence in range(8):
+        payer.place(str(sequence), 5)
+        payee.charge(5)
+        payee.record(Line(sequence, str(sequence), 5))
+    for expected in (15, 30, 40):
+        _settle(payee, payer)
+        assert payee.paid == expected
+    assert not payee.lines

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lichen.gateway.config import GatewayConfig
+    from lichen.gateway.placement import Health
     from lichen.gateway.routes import FunctionRoute
     from lichen.identity import Address, PrivateKey
     from lichen.ledger.follower import Follower
@@ -68,8 +69,8 @@ class Link:
     """One app's business with one node."""
 
     __slots__ = (
-        "app", "book", "channel", "fields", "opening", "owner", "peer", "problem",
-        "retry_at", "retry_s", "session", "settling", "trusted",
+        "app", "book", "channel", "due", "fields", "health", "in_flight", "opening", "owner",
+        "peer", "problem", "retry_at", "retry_s", "session", "settling", "trusted",
     )  # fmt: skip
 
     def __init__(self, app: str, owner: Address, peer: NodePeer) -> None:
@@ -86,6 +87,21 @@ class Link:
         self.trusted = True
         self.retry_at = 0.0
         self.retry_s = OPEN_AGAIN_S
+        self.health: Health | None = None
+        self.in_flight = 0
+        self.due = False
+
+    def place(self, run: str, ceiling: int) -> None:
+        """Count a run that is sent to the node now."""
+        self.book.place(run, ceiling)
+        self.in_flight += 1
+
+    def left(self) -> None:
+        """Count a run that is over, or went elsewhere; the next payment covers it."""
+        self.in_flight -= 1
+        self.due = True
+        if self.health is not None:
+            self.health.in_flight -= 1
 
 
 class Links:
@@ -130,6 +146,10 @@ class Links:
             link.peer = peer
             link.session = b""
         return link
+
+    def of_app(self, app: str) -> list[Link]:
+        """Return an app's links."""
+        return [link for (name, _), link in self._links.items() if name == app]
 
     def ready(self, link: Link) -> bool:
         """Tell whether a link can carry a run; start to open it when it cannot."""
@@ -220,7 +240,7 @@ class Links:
     async def _post(
         self, peer: NodePeer, path: str, body: bytes, *, signed: bool = False, bearer: bytes = b""
     ) -> bytes:
-        fields = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        fields = [("content-type", "application/json")]
         if bearer:
             fields.append(("authorization", f"Bearer {bearer.decode()}"))
         if signed:
@@ -251,13 +271,14 @@ class Links:
 
     def active(self) -> Iterable[Link]:
         """Return the links that have runs to pay for."""
-        return [link for link in self._links.values() if link.session and link.book.placed]
+        return [link for link in self._links.values() if link.session and link.due]
 
     async def settle(self, link: Link) -> None:
         """Fetch a link's statement, check it, and pay it; raise PeerError when it is not right."""
         async with link.settling:
             if not link.session:
                 return
+            link.due = False
             statement = await self._exchange(link, PayRequest())
             if statement.owed > link.book.signed:
                 await self._pay(link, statement)
@@ -309,6 +330,7 @@ class Links:
         for link, result in zip(links, results, strict=True):
             if isinstance(result, (LichenError, TimeoutError)):
                 log.warning("not paid", app=link.app, node=link.peer.endpoint, error=str(result))
+                link.due = True
             elif isinstance(result, BaseException):
                 raise result
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RUNS_MAX = 1_000_000
 LOG_BYTES_MAX = 16 * 2**30
 COUNTER_RESERVE = 1_000_000
+RECENT_MAX = 100
 _COUNTER_KEY = b"counter"
 _COUNTER_BYTES = 8
 _PREFIX_DIGITS = 8
@@ -74,6 +75,7 @@ class RunLog:
         self.first = self._counter
         self._pending: list[RunRecord] = []
         self._recent: dict[str, RunRecord] = {}
+        self._watched: list[RunRecord] = []
 
     def next_run(self) -> str:
         """Return a new run id; it is never handed out again, also not after a crash."""
@@ -91,6 +93,8 @@ class RunLog:
         """Remember a finished run; it is on disk after the next `flush`."""
         self._pending.append(record)
         self._recent[record.run] = record
+        if len(self._watched) < RECENT_MAX:
+            self._watched.append(record)
 
     def bill(self, run: str, amount: int) -> None:
         """Note what a run finally cost."""
@@ -103,6 +107,11 @@ class RunLog:
             self._recent[run] = record
             self._pending.append(record)
         record.amount = amount
+
+    def take_recent(self) -> list[RunRecord]:
+        """Return the newest runs since the last call, for whoever watches; at most RECENT_MAX."""
+        watched, self._watched = self._watched, []
+        return watched
 
     @property
     def pending(self) -> int:

@@ -9,12 +9,14 @@ flight, the payer nothing beyond what it agreed to per run.
 from __future__ import annotations
 
 import collections
+import itertools
 
 import msgspec
 
 from lichen.errors import PaymentRequiredError, PeerError, VerificationError
 
 STATEMENT_RUNS_MAX = 10_000
+PLACED_MAX = 100_000
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True):
@@ -69,9 +71,11 @@ class PayeeBook:
         self.durable += line.amount
         self.lines.append(line)
 
-    def statement(self) -> tuple[Line, ...]:
-        """Return the runs not yet paid for, oldest first, at most STATEMENT_RUNS_MAX."""
-        return tuple(self.lines)[:STATEMENT_RUNS_MAX]
+    def statement(self) -> tuple[int, tuple[Line, ...]]:
+        """Return the oldest unpaid runs, at most STATEMENT_RUNS_MAX, and the total up to them."""
+        settled = self.durable - sum(line.amount for line in self.lines)
+        lines = tuple(itertools.islice(self.lines, STATEMENT_RUNS_MAX))
+        return settled + sum(line.amount for line in lines), lines
 
     def accept(self, cumulative: int) -> None:
         """Take a verified voucher; raise VerificationError when it does not raise the sum."""
@@ -93,8 +97,8 @@ class PayeeBook:
 class PayerBook:
     """What a payer has signed on one channel, and the runs that it has placed and not yet paid.
 
-    `placed` maps a run to its ceiling; it holds at most `placed_max` entries, the bound on what a
-    node may leave unbilled.
+    `placed` maps a run to its ceiling; the oldest beyond PLACED_MAX, which a node never billed, are
+    forgotten.
     """
 
     def __init__(self, deposit: int, *, signed: int = 0, redeemed: int = 0) -> None:
@@ -105,6 +109,8 @@ class PayerBook:
 
     def place(self, run: str, ceiling: int) -> None:
         """Remember a run that was sent to the node."""
+        if len(self.placed) >= PLACED_MAX:
+            del self.placed[next(iter(self.placed))]
         self.placed[run] = ceiling
 
     def approve(self, owed: int, lines: tuple[Line, ...], recall: int) -> int:

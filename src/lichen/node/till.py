@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """What a channel owes in all for durable runs, and the runs no voucher covers yet."""
+    """The runs that no voucher covers yet, and what the channel owes in all up to the last."""
 
     owed: Amount
     paid: Amount
@@ -86,8 +86,8 @@ class Till:
         if voucher is not None:
             await self._take(account, voucher)
         await self.flush()
-        book = account.book
-        return Statement(Amount(book.durable), Amount(book.paid), book.statement())
+        owed, runs = account.book.statement()
+        return Statement(Amount(owed), Amount(account.book.paid), runs)
 
     async def _take(self, account: ChannelAccount, voucher: Voucher) -> None:
         if voucher.channel != account.channel.id:

@@ -1,0 +1,183 @@
+"""One call of a function through the gateway: placed on a node, watched, moved when a node fails.
+
+The gateway's hot path. The response passes through unread; what is noted is which node answered,
+how long it took, and that the run has to be paid.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from lichen.errors import LichenError, PeerError, PeerUnavailableError
+from lichen.gateway.runs import Attempt, RunRecord
+from lichen.wire import Fault, Forward, Outcome, Pool, Ready, RequestHead, ResponseHead, Retry
+from lichen.wire import forward_head as write_head
+from lichen.wire.problem import problem_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from lichen.gateway.links import Link
+    from lichen.gateway.placer import Placer
+    from lichen.gateway.routes import FunctionRoute
+
+RUN: Final = b"lichen-run"
+NODE: Final = b"lichen-node"
+PRIVATE_FIELDS: Final = frozenset(
+    {b"lichen-session", b"lichen-function", RUN, b"lichen-ceiling", NODE, b"lichen-error"}
+)
+_UNPAID, _UNKNOWN_SESSION = 402, 401
+_TARGET_CHARS_MAX = 512
+
+
+class NoNodeError(PeerUnavailableError):
+    """No node can run this function now; the message counts the reasons."""
+
+    code = "no-suitable-node"
+
+
+class Call(Forward):
+    """A visitor's request on its way to a node and back."""
+
+    _link: Link | None = None
+    _attempts: tuple[Attempt, ...] = ()
+    _refusals = ""
+    _error = ""
+
+    def __init__(
+        self, placer: Placer, function: FunctionRoute, target: bytes | None, host: bytes | None
+    ) -> None:
+        self._placer = placer
+        self._function = function
+        self._target = target
+        self._host = host
+        self._run = placer.runs.next_run()
+        self._tried: list[bytes] = []
+
+    def start(self, connection: Any, head: RequestHead) -> None:
+        """Place the run and send the request on."""
+        self.head = head
+        self._started_ns = time.monotonic_ns()
+        link = self._placer.place(self._function)
+        if link is None:
+            self.upstream = self._placed_later()
+        else:
+            self.upstream = self._use(link)
+        super().start(connection, head)
+
+    async def _placed_later(self) -> Pool | Ready:
+        """Wait for a link to open; answer with the counted reasons when there is none."""
+        link = await self._placer.place_when_open(self._function, self._tried)
+        if link is None:
+            self._refusals = self._placer.explain(self._function)
+            return self._problem(
+                NoNodeError(
+                    f"no suitable node: {self._refusals}",
+                    hint=f"`lichen why {self._run}` tells more",
+                )
+            )
+        return self._use(link)
+
+    def _use(self, link: Link) -> Pool:
+        """Bind the run to a link: its session, its ceiling, its book."""
+        self._link = link
+        self._tried.append(link.peer.address)
+        ceiling = int(self._function.spec.max_price)
+        link.place(self._run, ceiling)
+        self._sent_ns = time.monotonic_ns()
+        fields = (
+            *link.fields,
+            (b"lichen-function", self._function.id.encode()),
+            (RUN, self._run.encode()),
+            (b"lichen-ceiling", b"%d" % ceiling),
+        )
+        if self._host is not None:
+            fields += ((b"host", self._host),)
+        self.request = write_head(self.head, add=fields, remove=PRIVATE_FIELDS, target=self._target)
+        return link.peer.pool
+
+    def _leave(self, outcome: str) -> None:
+        """Note how an attempt ended and let go of its link."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        link.left()
+        after_us = (time.monotonic_ns() - self._started_ns) // 1000
+        attempt = Attempt(_text(link.peer.address), outcome, after_us)
+        self._attempts = (*self._attempts, attempt)
+
+    def on_upstream_error(self, fault: Fault) -> Awaitable[Pool | Ready] | Ready:
+        """Rest the node; go to another one if the request may be repeated."""
+        if self._link is not None:
+            self._placer.failed(self._link)
+        self._leave(fault.reason)
+        if fault.repeatable:
+            return self._placed_later()
+        return self._problem(
+            PeerError(
+                f"the node failed ({fault.reason}) while it answered",
+                hint="it was not repeated because that might do it twice; repeat it if it may",
+            )
+        )
+
+    def on_response_head(self, head: ResponseHead) -> bytes | Retry:
+        """Pass a function's answer on; mend what a node refuses, or go elsewhere."""
+        if NODE in head:
+            return b""
+        link = self._link
+        if link is None or not self.replayable:
+            return b"lichen-run: %b\r\n" % self._run.encode()
+        if head.status == _UNKNOWN_SESSION:
+            self._placer.lost_session(link)
+        elif head.status != _UNPAID:
+            self._placer.refused(link)
+        self._leave(f"refused-{head.status}")
+        if head.status in (_UNPAID, _UNKNOWN_SESSION):
+            self._tried.remove(link.peer.address)
+            return Retry(self._mended(link, pay=head.status == _UNPAID))
+        return Retry(self._placed_later())
+
+    async def _mended(self, link: Link, *, pay: bool) -> Pool | Ready:
+        """Pay, or open a new session, then go on with the same node if that helped."""
+        if await self._placer.mend(link, pay=pay):
+            return self._use(link)
+        self._tried.append(link.peer.address)
+        return await self._placed_later()
+
+    def _problem(self, error: LichenError) -> Ready:
+        self._error = error.what
+        return problem_ready(error, headers=((RUN, self._run.encode()),))
+
+    def on_done(self, outcome: Outcome) -> None:
+        """Note how the run went, for the node's reputation here and for `lichen why`."""
+        now_ns = time.monotonic_ns()
+        link = self._link
+        node = "" if link is None else _text(link.peer.address)
+        if link is not None:
+            if outcome.kind == "complete":
+                self._placer.succeeded(link, (now_ns - self._sent_ns) / 1e6)
+            elif outcome.kind == "upstream-broke":
+                self._placer.failed(link)
+            self._leave(outcome.kind)
+        wall_us = (now_ns - self._started_ns) // 1000
+        self._placer.runs.add(
+            RunRecord(
+                run=self._run,
+                function=self._function.id,
+                method=self.head.method.decode(),
+                target=self.head.target[:_TARGET_CHARS_MAX].decode("latin-1"),
+                started_ms=(time.time_ns() - wall_us * 1000) // 1_000_000,
+                ceiling=int(self._function.spec.max_price),
+                node=node,
+                status=outcome.status,
+                wall_us=wall_us,
+                error=self._error,
+                attempts=self._attempts,
+                refusals=self._refusals,
+            )
+        )
+
+
+def _text(address: bytes) -> str:
+    return "0x" + address.hex()

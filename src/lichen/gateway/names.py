@@ -1,0 +1,60 @@
+"""From a Host header to what is meant: an app, content by hash, or the gateway itself. Pure."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Literal
+
+import msgspec
+
+_APP = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+APP_PREFIX = b"/app/"
+
+
+class Name(msgspec.Struct, frozen=True):
+    """What a host stands for; `value` is the app's name or the CID's text."""
+
+    kind: Literal["app", "ipfs", "ipns", "gateway"]
+    value: str = ""
+
+
+GATEWAY = Name("gateway")
+
+
+class Hosts:
+    """The domains a gateway answers for: `{app}.app.{host}`, `{cid}.ipfs.{host}`."""
+
+    def __init__(self, hosts: tuple[str, ...]) -> None:
+        self._hosts = tuple("." + host.lower() for host in hosts)
+        self.read = functools.lru_cache(maxsize=16_384)(self._read)
+
+    def _read(self, host: bytes) -> Name:
+        name = host.decode("latin-1").lower()
+        if not name.startswith("["):
+            name = name.partition(":")[0]
+        for base in self._hosts:
+            if name.endswith(base):
+                label, _, kind = name[: -len(base)].rpartition(".")
+                if kind == "app" and _APP.fullmatch(label):
+                    return Name("app", label)
+                if kind in ("ipfs", "ipns") and label and "." not in label:
+                    return Name("ipfs" if kind == "ipfs" else "ipns", label)
+        return GATEWAY
+
+
+def split_app_path(target: bytes) -> tuple[str, bytes] | None:
+    """Split `/app/{app}/rest` into the app and `/rest`; None when it is no such path."""
+    if not target.startswith(APP_PREFIX):
+        return None
+    rest = target[len(APP_PREFIX) :]
+    cut = len(rest)
+    for mark in (b"/", b"?"):
+        found = rest.find(mark)
+        if 0 <= found < cut:
+            cut = found
+    app = rest[:cut].decode("latin-1")
+    below = rest[cut:]
+    if not _APP.fullmatch(app):
+        return None
+    return app, below if below.startswith(b"/") else b"/" + below

@@ -1,0 +1,150 @@
+"""Where runs go: rankings kept up to date, links kept open, and what nodes did so far."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from lichen.errors import LichenError
+from lichen.gateway.placement import Health, Ranking, choose, rank
+from lichen.ledger.tables import APPS, CHANNELS, GRANTS, NODES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lichen.gateway.links import Link, Links
+    from lichen.gateway.routes import AppRoutes, FunctionRoute
+    from lichen.gateway.runs import RunLog
+    from lichen.ledger.blocks import Block
+    from lichen.ledger.types import Node
+    from lichen.ledger.views import View
+
+RANKING_S_MAX = 1.0
+RANKINGS_MAX = 20_000
+
+
+class Ranked:
+    """A function's ranking with the links of its nodes, and until when it counts."""
+
+    __slots__ = ("links", "ranking", "until")
+
+    def __init__(self, ranking: Ranking, links: dict[bytes, Link], until: float) -> None:
+        self.ranking = ranking
+        self.links = links
+        self.until = until
+
+
+class Placer:
+    """Chooses a link for each run."""
+
+    def __init__(self, view: View, links: Links, runs: RunLog, *, replicas: int) -> None:
+        self._view = view
+        self._links = links
+        self.runs = runs
+        self._replicas = replicas
+        self.health: dict[bytes, Health] = {}
+        self._nodes: dict[bytes, Node] = {}
+        self._ranked: dict[str, Ranked] = {}
+        self._stale = True
+
+    def on_block(self, block: Block, changed: frozenset[bytes]) -> None:
+        """Notice new nodes, prices, grants and channels."""
+        del block
+        if any(key.startswith((NODES.prefix, GRANTS.prefix, CHANNELS.prefix)) for key in changed):
+            self._stale = True
+        if any(key.startswith(APPS.prefix) for key in changed):
+            self._ranked.clear()
+
+    def _rank(self, function: FunctionRoute) -> Ranked:
+        now = time.monotonic()
+        ranked = self._ranked.get(function.id)
+        if ranked is not None and not self._stale and now < ranked.until:
+            return ranked
+        if self._stale:
+            self._nodes = {bytes(node.address): node for node in self._view.nodes()}
+            self._ranked.clear()
+            self._stale = False
+        ranking = rank(function, self._nodes.values(), self.health, int(now * 1000))
+        links = {
+            key: self._links.get(function, self._nodes[key])
+            for key in ranking.nodes[: self._replicas]
+        }
+        if len(self._ranked) >= RANKINGS_MAX:
+            self._ranked.clear()
+        ranked = self._ranked[function.id] = Ranked(ranking, links, now + RANKING_S_MAX)
+        return ranked
+
+    def place(self, function: FunctionRoute) -> Link | None:
+        """Return an open link for a run, or None when one has to be waited for."""
+        ranked = self._rank(function)
+        open_nodes = [key for key, link in ranked.links.items() if link.session]
+        key = choose(open_nodes, self.health)
+        return None if key is None else self._taken(ranked.links[key])
+
+    async def place_when_open(self, function: FunctionRoute, tried: Sequence[bytes]) -> Link | None:
+        """Return a link to a node not tried yet, opened first if need be, or None."""
+        ranked = self._rank(function)
+        untried = [key for key in ranked.links if key not in tried]
+        open_nodes = [key for key in untried if ranked.links[key].session]
+        key = choose(open_nodes, self.health, tried)
+        if key is not None:
+            return self._taken(ranked.links[key])
+        for key in untried:
+            if await self._links.opened(ranked.links[key]):
+                return self._taken(ranked.links[key])
+        return None
+
+    def _taken(self, link: Link) -> Link:
+        health = self.health[link.peer.address]
+        health.in_flight += 1
+        link.health = health
+        return link
+
+    def warm(self, routes: AppRoutes) -> None:
+        """Open the links of an app before its first request."""
+        for function in routes.functions:
+            for link in self._rank(function).links.values():
+                self._links.ready(link)
+
+    def explain(self, function: FunctionRoute) -> str:
+        """Say why no node takes a function, with the reasons counted."""
+        ranked = self._rank(function)
+        reasons = [link.problem for link in ranked.links.values() if not link.session]
+        parts = [f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons)]
+        if ranked.ranking.refusals or not parts:
+            parts.append(ranked.ranking.explain())
+        return ", ".join(parts)
+
+    def ranking(self, function: FunctionRoute) -> Ranking:
+        """Return the present ranking, for quotes."""
+        return self._rank(function).ranking
+
+    def succeeded(self, link: Link, latency_ms: float) -> None:
+        """Note a good answer."""
+        self.health[link.peer.address].succeeded(latency_ms)
+
+    def failed(self, link: Link) -> None:
+        """Note a node that broke off or cannot be reached: it rests, its sessions are void."""
+        self.health[link.peer.address].failed(int(time.monotonic() * 1000))
+        self._ranked.clear()
+
+    def refused(self, link: Link) -> None:
+        """Note a node that would not take a run; it rests like one that failed."""
+        self.failed(link)
+
+    def lost_session(self, link: Link) -> None:
+        """Note that a node forgot our session: it restarted."""
+        self._links.lost_session(link, link.session)
+
+    async def mend(self, link: Link, *, pay: bool) -> bool:
+        """Pay what is due, or open a new session; return whether the link can be used again."""
+        try:
+            if pay:
+                await self._links.settle(link)
+            elif not await self._links.opened(link):
+                return False
+        except (LichenError, TimeoutError, asyncio.CancelledError):
+            return False
+        self._taken(link)
+        return bool(link.session)

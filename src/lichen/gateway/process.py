@@ -1,0 +1,237 @@
+"""One gateway, composed by hand from its rooms: `lichen gateway run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from lichen.cdn.serve import ContentRouter
+from lichen.content import BlockStore
+from lichen.errors import LichenError, NotFoundError, PeerError
+from lichen.gateway.api.app import create_api
+from lichen.gateway.api.events import EventHub, block_events, run_event
+from lichen.gateway.apps import Apps
+from lichen.gateway.config import GatewayConfig, load_gateway_config
+from lichen.gateway.front import Front
+from lichen.gateway.links import Links
+from lichen.gateway.logs import gather
+from lichen.gateway.placer import Placer
+from lichen.gateway.runs import RunLog, RunRecord
+from lichen.identity import Address
+from lichen.identity.nonces import NonceCache
+from lichen.ledger.client import LedgerClient
+from lichen.ledger.follower import Follower
+from lichen.ledger.submitter import APPLIED_S_MAX, Submitter
+from lichen.ledger.tables import APPS, GRANTS
+from lichen.ledger.types import network_id
+from lichen.market.receipt import RECEIPT_BYTES_MAX
+from lichen.node.api import as_text
+from lichen.node.process import run_until_stopped, unlock
+from lichen.wire import ListenerConfig, listening
+from lichen.wire.client import request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from lichen.gateway.placement import Health
+    from lichen.identity import PrivateKey
+    from lichen.ledger.blocks import Block
+    from lichen.ledger.results import Result
+    from lichen.ledger.types import App, Genesis
+    from lichen.wire import Listener
+
+RUNS_FLUSH_S = 0.2
+RECEIPT_S_MAX = 10.0
+HEIGHT_NEVER_REACHED = 1 << 62
+
+log = structlog.get_logger()
+
+
+class GatewayProcess:
+    """The parts of a running gateway; also what its API sees of it."""
+
+    def __init__(self, home: str, config: GatewayConfig, key: PrivateKey, genesis: Genesis) -> None:
+        self.config = config
+        self.gateway = key.address
+        self.upload_bytes_max = config.upload_bytes_max
+        self.client = LedgerClient(config.ledger)
+        self.replica = Follower(Path(home, "ledger"), config.ledger, genesis)
+        self.submitter = Submitter(key, genesis, self.client, self.replica)
+        self.store = BlockStore.open(Path(home, "content"), capacity_bytes=config.content_bytes_max)
+        self.runs = RunLog(os.path.join(home, "runs"), key.address)
+        self.events = EventHub()
+        self.nonces = NonceCache(started_ms=self.now_ms())
+        view = self.replica.state
+        self.apps = Apps(view, self.store)
+        self.links = Links(
+            key, network_id(genesis), config, self.replica, self.submitter, self.runs.bill
+        )
+        self.placer = Placer(view, self.links, self.runs, replicas=config.replicas)
+        self.content = ContentRouter(self.store)
+        self.front = Front(config, self.apps, self.content, self.placer)
+        self.listener: Listener | None = None
+        for follow in (self.apps.on_block, self.placer.on_block, block_events(self.events)):
+            self.replica.on_block(follow)
+        self.replica.on_block(self._warm)
+
+    # --- what the API asks ---------------------------------------------------------------------
+
+    @property
+    def health(self) -> Mapping[bytes, Health]:
+        """How each node behaved lately, by address."""
+        return self.placer.health
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+    async def submit(self, transactions: Sequence[bytes]) -> Sequence[Result]:
+        """Pass transactions to the ledger; wait until the replica has applied them."""
+        results = await self.client.submit(transactions)
+        height = max((result.height or 0 for result in results), default=0)
+        async with asyncio.timeout(APPLIED_S_MAX):
+            await self.replica.wait_for(height)
+        return results
+
+    def run_record(self, run: str) -> RunRecord:
+        """Return a run's record; raise NotFoundError."""
+        return self.runs.get(run)
+
+    async def receipt(self, run: str) -> bytes:
+        """Fetch a run's receipt from the node that ran it."""
+        record = self.runs.get(run)
+        node = self.replica.state.node(Address.parse(record.node)) if record.node else None
+        if node is None:
+            raise NotFoundError(
+                f"no node answered run {run}, so there is no receipt",
+                hint=f"`lichen why {run}` tells what happened",
+            )
+        peer = self.links.peer(node)
+        response = await request(
+            peer.pool,
+            b"GET",
+            b"/v1/runs/%b/receipt" % run.encode(),
+            headers=[(b"host", peer.host.encode())],
+            timeout_s=RECEIPT_S_MAX,
+            body_bytes_max=RECEIPT_BYTES_MAX,
+        )
+        if response.status == 404:
+            raise NotFoundError(f"node {record.node} has no receipt of run {run}")
+        if response.status != 200:
+            raise PeerError(f"node {record.node} answered {response.status}", hint="try again")
+        return response.body
+
+    def logs(self, app: App, *, follow: bool) -> AsyncIterator[bytes]:
+        """Gather an app's log lines from its nodes."""
+        return gather(self.links.of_app(app.name), follow=follow)
+
+    # --- running -------------------------------------------------------------------------------
+
+    def _warm(self, block: Block, changed: frozenset[bytes]) -> None:
+        """Open an app's links as soon as it has a release and a grant."""
+        del block
+        names = {
+            key.removeprefix(APPS.prefix).decode() for key in changed if key.startswith(APPS.prefix)
+        }
+        if any(key.startswith(GRANTS.prefix) for key in changed):
+            names |= {grant.app for grant in self.replica.state.grants_to(self.gateway)}
+        for name in names:
+            with contextlib.suppress(LichenError):  # no release yet: the next block may bring it
+                self.placer.warm(self.apps.get(name))
+
+    async def _warm_all(self) -> None:
+        for grant in self.replica.state.grants_to(self.gateway):
+            with contextlib.suppress(LichenError):
+                self.placer.warm(self.apps.get(grant.app))
+
+    def asgi(self) -> Starlette:
+        """Return what is behind the hot paths: API, health, metrics."""
+        return Starlette(
+            routes=[
+                Route("/healthz", self._health),
+                Route("/metrics", self._metrics),
+                Mount("/", create_api(self)),
+            ]
+        )
+
+    async def _health(self, _: Request) -> Response:
+        ready = self.replica.connected and self.replica.error is None
+        return PlainTextResponse("ok\n" if ready else "starting\n", 200 if ready else 503)
+
+    async def _metrics(self, _: Request) -> Response:
+        counters: dict[str, Any] = {
+            "lichen_gateway_ledger_height": self.replica.height,
+            "lichen_gateway_content_bytes": self.store.usage_bytes,
+            "lichen_gateway_runs_pending": self.runs.pending,
+        }
+        if self.listener is not None:
+            for name, value in self.listener.counters.snapshot().items():
+                counters[f"lichen_gateway_http_{name}"] = value
+        return Response(as_text(counters), media_type="text/plain; version=0.0.4")
+
+    async def run(self) -> None:
+        """Serve until the task is cancelled; then pay what is due and close in order."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.runs.close)
+            stack.callback(self.store.close)
+            stack.push_async_callback(self.client.close)
+            await stack.enter_async_context(self.replica)
+            stack.push_async_callback(self._pay_last)
+            stack.callback(self.events.close)
+            config = ListenerConfig(addresses=(self.config.listen,), name="gateway")
+            self.listener = await stack.enter_async_context(
+                listening(config, self.front.route, self.asgi())
+            )
+            await self._warm_all()
+            log.info("serving", listen=self.config.listen, hosts=self.config.hosts)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._every(self.config.pay_ms / 1000, self.links.settle_all))
+                tasks.create_task(self._every(RUNS_FLUSH_S, self._flush_runs))
+                tasks.create_task(self._watch_replica())
+
+    async def _flush_runs(self) -> None:
+        for record in self.runs.take_recent():
+            self.events.publish(run_event(record))
+        if self.runs.pending:
+            await asyncio.to_thread(self.runs.flush)
+
+    async def _pay_last(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECEIPT_S_MAX):
+                await self.links.settle_all()
+
+    async def _watch_replica(self) -> None:
+        """End the process when the ledger does not hold: nothing it says may be used."""
+        await self.replica.wait_for(HEIGHT_NEVER_REACHED)
+
+    async def _every(self, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                await work()
+            except LichenError as error:
+                log.warning("will be tried again", work=work.__name__, error=error.what)
+
+
+def serve(home: str) -> None:
+    """Run the gateway of a home folder until it is told to stop."""
+    config = load_gateway_config(home)
+    key = unlock(home, config.keys, config.key, config.password_file)
+
+    async def start() -> None:
+        async with LedgerClient(config.ledger) as client:
+            genesis = await client.genesis()
+        await GatewayProcess(home, config, key, genesis).run()
+
+    run_until_stopped(start)
