@@ -95,7 +95,7 @@ class MemoryLedger:
         kept = [(raw, o) for raw, o in zip(raws, outcomes, strict=True) if o.error is None]
         if kept:
             applied = seal(self.state, draft, [raw for raw, _ in kept], [o for _, o in kept])
-            self._adopt(applied)
+            self.adopt(applied)
         return outcomes
 
     def replayed(self) -> State:
@@ -117,7 +117,8 @@ class MemoryLedger:
         channels = self.state.scan(CHANNELS)
         return balances + stakes + sum(c.deposit - c.redeemed for c in channels)
 
-    def _adopt(self, applied: Applied) -> None:
+    def adopt(self, applied: Applied) -> None:
+        """Write a block that was worked out, and move on to it."""
         self.state.store.write(applied.changes.entries)
         self.state.adopt(applied.changes)
 
