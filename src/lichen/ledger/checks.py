@@ -37,7 +37,7 @@ RECEIPTS_MAX = 1 << 40
 TIME_MS_MAX = 1 << 50
 NONCE_MAX = 1 << 62
 VERIFIERS_MAX = 99
-TIERS = ("wasm", "process", "gvisor", "microvm")
+TIERS = ("none", "wasm", "process", "gvisor", "microvm")
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _ROUTE = re.compile(r"/[A-Za-z0-9._~!$&'()+,;=:@%/-]*\*?")
