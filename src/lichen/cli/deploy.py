@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from lichen.cli import connect, console
 from lichen.cli import profile as profiles
+from lichen.cli.project.manifest import Tier
 
 if TYPE_CHECKING:
     from lichen.cli.project.release import Deployed
 
 
-def deploy(path: Path = Path(), /, *, app: str | None = None) -> None:
+def deploy(path: Path = Path(), /, *, app: str | None = None, min_tier: Tier | None = None) -> None:
     """Bundle, store, register and route the project of a folder.
 
     Parameters
@@ -22,11 +23,16 @@ def deploy(path: Path = Path(), /, *, app: str | None = None) -> None:
         The project's folder; the current one without it.
     app
         Another name than the one in lichen.toml.
+    min_tier
+        The weakest sandbox that all functions may run in, instead of what lichen.toml says.
+        none lets them run on nodes without any: only where the node's owner trusts you.
     """
     from lichen.cli.project import build, manifest, release
     from lichen.cli.project.pack import Pack
 
     project = manifest.load(path)
+    if min_tier is not None:
+        project = project.with_min_tier(min_tier)
     build.require_supported(project.manifest)
     name = app or project.manifest.name
     profile = profiles.current()

@@ -39,6 +39,7 @@ Name = Annotated[
 RelativePath = Annotated[
     str, Meta(min_length=1, max_length=512, description="a path inside the project")
 ]
+Tier = Literal["none", "wasm", "process", "gvisor", "microvm"]
 Route = Annotated[
     str,
     Meta(
@@ -68,7 +69,9 @@ class FunctionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "none"
     )
     max_price: Annotated[str, Meta(description="FLK per run, a hard ceiling")] = "0.01"
-    min_tier: Literal["wasm", "process", "gvisor", "microvm"] = "process"
+    min_tier: Annotated[
+        Tier, Meta(description="the weakest sandbox it may run in; none: also without one")
+    ] = "process"
     run_first: Annotated[bool, Meta(description="answer before the site's files")] = False
     schedule: Annotated[
         tuple[Annotated[str, Meta(pattern=CRON_PATTERN, description="five cron fields")], ...],
@@ -117,6 +120,14 @@ class Project(msgspec.Struct, frozen=True):
     def path(self, relative: str) -> Path:
         """Return a path of the manifest as one of this machine."""
         return self.root / relative
+
+    def with_min_tier(self, tier: Tier) -> Project:
+        """Return the project with another weakest sandbox for all functions."""
+        functions = tuple(
+            msgspec.structs.replace(function, min_tier=tier) for function in self.manifest.functions
+        )
+        manifest = msgspec.structs.replace(self.manifest, functions=functions)
+        return msgspec.structs.replace(self, manifest=manifest)
 
 
 def load(path: Path) -> Project:

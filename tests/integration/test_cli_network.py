@@ -1,0 +1,301 @@
+"""A whole network driven by the `lichen` command, as its users drive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lichen.cli.network import processes, state
+from lichen.cli.network.folder import NetworkFolder
+from lichen.cli.network.ports import choose_free
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND_S_MAX = 120
+WAIT_S_MAX = 30.0
+FUNCTION = """
+export default {
+  async fetch(request: Request): Promise<Response> {
+    console.log("asked for", new URL(request.url).pathname);
+    return new Response(`${request.method} ${await request.text()}VERSION`);
+  },
+};
+"""
+MANIFEST = """
+manifest_version = 1
+name = "NAME"
+[[functions]]
+name = "api"
+main = "index.ts"
+routes = ["/*"]
+"""
+
+
+class Network:
+    """A folder with a network in it, and the command line seen from there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = NetworkFolder(root / ".lichen")
+        (self.port,) = choose_free(1)
+
+    def run(
+        self, *arguments: str, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("LICHEN_P")}
+        return subprocess.run(
+            [sys.executable, "-m", "lichen", *arguments],
+            cwd=self.root,
+            env={**clean, "XDG_CONFIG_HOME": str(self.root / "config"), **environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S_MAX,
+            check=False,
+        )
+
+    def json(self, *arguments: str, **environment: str) -> object:
+        done = self.run(*arguments, "--json", **environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def up(self) -> subprocess.CompletedProcess:
+        done = self.run("up", "--detach", "--nodes", "2", "--port", str(self.port))
+        assert done.returncode == 0, done.stderr + self.logs()
+        return done
+
+    def logs(self) -> str:
+        return "".join(path.read_text()[-2000:] for path in self.root.glob(".lichen/logs/*"))
+
+    def project(self, name: str, version: str = "1") -> Path:
+        folder = self.root / name
+        folder.mkdir(exist_ok=True)
+        (folder / "lichen.toml").write_text(MANIFEST.replace("NAME", name))
+        (folder / "index.ts").write_text(FUNCTION.replace("VERSION", version))
+        return folder
+
+    def poor_profile(self, name: str) -> dict[str, str]:
+        """Make an account without money; return the flags to use it."""
+        assert self.run("account", "new", name).returncode == 0
+        config = self.root / f"{name}.toml"
+        config.write_text(
+            f'[profiles.{name}]\ngateway = "http://localhost:{self.port}"\naccount = "{name}"\n'
+            'keys = ".lichen/keys"\npassword_file = ".lichen/password"\n'
+        )
+        return {"config": str(config), "profile": name}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    network = Network(tmp_path_factory.mktemp("cli"))
+    network.up()
+    yield network
+    network.run("down")
+
+
+def everything(network: Network) -> list[processes.ProcessId]:
+    running = state.read(network.folder.state)
+    assert running is not None
+    return [*running.processes, running.supervisor]
+
+
+def test_a_second_up_says_that_it_runs_and_where(network):
+    done = network.run("up", "--detach")
+    assert done.returncode == 0
+    assert "already running" in done.stderr
+    assert f"http://localhost:{network.port}" in done.stdout
+
+
+def test_deploying_twice_makes_one_release_and_changing_makes_another(network):
+    network.project("twice")
+    first = network.json("deploy", "twice")
+    again = network.json("deploy", "twice")
+    assert (first["release"], first["changed"]) == (1, True)
+    assert (again["release"], again["changed"]) == (1, False)
+    network.project("twice", version="2")
+    assert network.json("deploy", "twice")["release"] == 2
+    assert network.json("call", "twice/")["body"] == "GET 2"
+    assert network.run("rollback", "twice", "v1").returncode == 0
+    deadline = time.monotonic() + WAIT_S_MAX
+    while network.json("call", "twice/")["body"] != "GET 1":
+        assert time.monotonic() < deadline
+    releases = network.json("releases", "twice")
+    assert releases["active"] == 1
+    assert [release["number"] for release in releases["releases"]] == [2, 1]
+    assert "twice" in {app["name"] for app in network.json("ls")}
+
+
+def test_a_receipt_verifies_offline_and_no_changed_byte_does(network):
+    network.project("paid")
+    network.json("deploy", "paid")
+    called = network.json("call", "paid/x", "--data", "hello ", "--receipt", "r.json")
+    assert called["body"] == "POST hello 1"
+    assert network.run("verify", "r.json").returncode == 0
+    (network.root / "body").write_text(called["body"])
+    assert network.run("verify", "r.json", "--response", "body").returncode == 0
+    data = (network.root / "r.json").read_bytes()
+    for position in range(0, len(data), max(1, len(data) // 8)):
+        changed = bytes([data[position] ^ 1])
+        path = network.root / "changed.json"
+        path.write_bytes(data[:position] + changed + data[position + 1 :])
+        done = network.run("verify", "changed.json")
+        assert done.returncode == 4, f"byte {position}: {done.stdout}{done.stderr}"
+    why = network.run("why", called["run"])
+    assert why.returncode == 0
+    assert called["node"] in why.stdout
+
+
+def test_what_a_function_wrote_is_in_its_logs(network):
+    network.project("chatty")
+    network.json("deploy", "chatty")
+    network.json("call", "chatty/a-path")
+    deadline = time.monotonic() + WAIT_S_MAX
+    while "asked for /a-path" not in (shown := network.run("logs", "chatty").stdout):
+        assert time.monotonic() < deadline, shown
+
+
+def test_a_site_is_served_by_name_and_by_hash(network):
+    assert network.run("init", "pages", "--template", "static").returncode == 0
+    deployed = network.json("deploy", "pages")
+    by_hash = network.json("call", f"/ipfs/{deployed['site']}/about/index.html")
+    assert by_hash["status"] == 200
+    by_name = network.json("call", f"http://pages.app.localhost:{network.port}/about/")
+    assert by_name["body"] == by_hash["body"]
+    missing = network.run("call", f"http://pages.app.localhost:{network.port}/nope", "--json")
+    assert missing.returncode == 1
+    assert "Not here" in json.loads(missing.stdout)["body"]
+
+
+def test_content_comes_back_as_it_was_added(network):
+    (network.root / "folder").mkdir()
+    (network.root / "folder" / "a.bin").write_bytes(os.urandom(3_000_000))
+    added = network.json("storage", "add", "folder")
+    assert added["files"] == 1
+    listed = network.json("storage", "ls", added["cid"])
+    assert [entry["name"] for entry in listed] == ["a.bin"]
+    done = network.run("storage", "get", added["cid"], "-o", "back")
+    assert done.returncode == 0, done.stderr
+    same = (network.root / "folder" / "a.bin").read_bytes()
+    assert (network.root / "back" / "a.bin").read_bytes() == same
+
+
+def test_a_name_that_somebody_owns_is_refused(network):
+    network.project("mine")
+    network.json("deploy", "mine")
+    flags = network.poor_profile("other")
+    done = network.run("deploy", "mine", "--config", flags["config"], "--profile", "other")
+    assert done.returncode == 1
+    assert "'mine' is taken" in done.stderr
+
+
+def test_an_account_without_money_is_told_how_much_is_missing(network):
+    network.project("broke")
+    flags = network.poor_profile("broke")
+    done = network.run("deploy", "broke", "--config", flags["config"], "--profile", "broke")
+    assert done.returncode == 1
+    assert "are missing" in done.stderr
+
+
+def test_code_that_does_not_compile_names_file_and_line(network):
+    folder = network.project("wrong")
+    (folder / "index.ts").write_text("const x: number = 1;\nconst y = ;\nexport default {};\n")
+    done = network.run("deploy", "wrong")
+    assert done.returncode == 1
+    assert "index.ts:2:" in done.stderr
+
+
+def test_a_missing_site_folder_is_named(network):
+    folder = network.root / "siteless"
+    folder.mkdir()
+    (folder / "lichen.toml").write_text(
+        'manifest_version = 1\nname = "siteless"\n[site]\ndir = "out"\n'
+    )
+    done = network.run("deploy", "siteless")
+    assert done.returncode == 1
+    assert "out is missing" in done.stderr
+
+
+def test_a_wrong_password_is_a_clear_error(network):
+    done = network.run("account", "transfer", "node-1", "1", LICHEN_PASSWORD="wrong password")
+    assert done.returncode == 1
+    assert "password" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_transfer_arrives_and_stands_in_the_history(network):
+    before = int(network.json("account", "show", "node-1")[0]["balance"])
+    sent = network.json("account", "transfer", "node-1", "1.5")
+    assert sent["height"] > 0
+    assert int(network.json("account", "show", "node-1")[0]["balance"]) - before >= 10**18
+    history = network.json("account", "history", "developer", "--limit", "5")
+    assert history[0]["kind"] == "transfer"
+
+
+def test_a_call_to_nothing_ends_with_the_network_code():
+    (port,) = choose_free(1)
+    config = {"XDG_CONFIG_HOME": "/nonexistent"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lichen", "call", f"http://127.0.0.1:{port}/"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **config},
+        cwd="/",
+    )
+    assert done.returncode in {1, 3}
+    assert "error: " in done.stderr
+
+
+def test_a_taken_port_is_named_together_with_the_flag(tmp_path):
+    network = Network(tmp_path)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", network.port))
+        listener.listen()
+        done = network.run("up", "--detach", "--nodes", "1", "--port", str(network.port))
+    assert done.returncode == 1
+    assert f"port {network.port} is taken" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_down_leaves_no_process_and_up_resumes_with_all_data(network):
+    network.project("kept")
+    network.json("deploy", "kept")
+    known = everything(network)
+    done = network.run("down")
+    assert done.returncode == 0, done.stderr
+    assert "no process is left" in done.stderr
+    assert not any(processes.is_alive(process) for process in known)
+    assert network.run("down").returncode == 0
+    network.up()
+    assert network.json("call", "kept/")["body"] == "GET 1"
+
+
+def test_a_killed_supervisor_leaves_nothing_behind_and_up_resumes(network):
+    network.project("survives")
+    network.json("deploy", "survives")
+    *children, supervisor = everything(network)
+    os.kill(supervisor.pid, signal.SIGKILL)
+    network.up()
+    assert not any(processes.is_alive(process) for process in children)
+    assert network.json("call", "survives/")["body"] == "GET 1"
+
+
+def test_a_killed_node_is_started_again(network):
+    victim = next(process for process in everything(network) if process.name == "node-1")
+    os.kill(victim.pid, signal.SIGKILL)
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not any(
+        process.name == "node-1" and process != victim and processes.is_alive(process)
+        for process in everything(network)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
