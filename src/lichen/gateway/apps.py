@@ -13,6 +13,7 @@ from lichen.cdn.serve import NotFlatError, Shelf, decode_path
 from lichen.content import CID, MissingBlockError, resolve
 from lichen.errors import NotFoundError, PeerUnavailableError, UserError
 from lichen.gateway.routes import AppRoutes
+from lichen.ledger.errors import UnknownAppError
 from lichen.ledger.tables import APPS
 from lichen.wire import ContentEntry, Ready
 
@@ -25,12 +26,6 @@ APPS_MAX = 20_000
 SITE_PATHS_MAX = 50_000
 SITE_CACHE = b"public, max-age=0, must-revalidate"
 NOT_FOUND_PAGE = "404.html"
-
-
-class UnknownAppError(NotFoundError):
-    """No app of this name has a release."""
-
-    code = "unknown-app"
 
 
 class Apps:

@@ -5,7 +5,7 @@ A refused transaction changes nothing: no fee, no nonce, no entry.
 
 from __future__ import annotations
 
-from lichen.errors import LedgerError, PeerUnavailableError
+from lichen.errors import LedgerError, NotFoundError, PeerUnavailableError
 
 
 class BadTransactionError(LedgerError):
@@ -51,28 +51,28 @@ class NameTakenError(LedgerError):
     code = "name-taken"
 
 
-class UnknownAppError(LedgerError):
+class UnknownAppError(LedgerError, NotFoundError):
     """No app has this name."""
 
     code = "unknown-app"
     status = 404
 
 
-class UnknownReleaseError(LedgerError):
+class UnknownReleaseError(LedgerError, NotFoundError):
     """The app has no release of this number."""
 
     code = "unknown-release"
     status = 404
 
 
-class UnknownRouteError(LedgerError):
+class UnknownRouteError(LedgerError, NotFoundError):
     """No function of the release answers on this path."""
 
     code = "unknown-route"
     status = 404
 
 
-class UnknownNodeError(LedgerError):
+class UnknownNodeError(LedgerError, NotFoundError):
     """No node is registered under this address."""
 
     code = "unknown-node"
@@ -103,7 +103,7 @@ class StakeBoundError(LedgerError):
     code = "stake-bound"
 
 
-class UnknownChannelError(LedgerError):
+class UnknownChannelError(LedgerError, NotFoundError):
     """No channel has this id; a finalized channel is gone."""
 
     code = "unknown-channel"
@@ -128,7 +128,7 @@ class BadVoucherError(LedgerError):
     code = "bad-voucher"
 
 
-class UnknownGrantError(LedgerError):
+class UnknownGrantError(LedgerError, NotFoundError):
     """There is no such grant, or it has expired."""
 
     code = "unknown-grant"
