@@ -1,5 +1,6 @@
 """What everybody agrees on: the pure state machine, its state tree and the engines that order."""
 
+from lichen.ledger.blocks import BLOCK_TRANSACTIONS_MAX, TRANSACTIONS_PER_REQUEST_MAX, Block, Header
 from lichen.ledger.errors import (
     BY_CODE,
     BadNonceError,
@@ -26,6 +27,7 @@ from lichen.ledger.errors import (
     WrongEpochError,
     WrongNetworkError,
 )
+from lichen.ledger.results import Refusal, Result, Status
 from lichen.ledger.transactions import (
     ActivateRelease,
     CloseChannel,
@@ -76,7 +78,9 @@ from lichen.ledger.types import (
 from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher, voucher_digest
 
 __all__ = [
+    "BLOCK_TRANSACTIONS_MAX",
     "BY_CODE",
+    "TRANSACTIONS_PER_REQUEST_MAX",
     "Account",
     "ActivateRelease",
     "App",
@@ -84,6 +88,7 @@ __all__ = [
     "BadSignatureError",
     "BadTransactionError",
     "BadVoucherError",
+    "Block",
     "Capacity",
     "ChallengeRunningError",
     "Channel",
@@ -100,6 +105,7 @@ __all__ = [
     "Grant",
     "GrantExhaustedError",
     "GrantSpending",
+    "Header",
     "NameTakenError",
     "Node",
     "NodeExistsError",
@@ -113,8 +119,10 @@ __all__ = [
     "Prices",
     "PublishRelease",
     "RedeemVouchers",
+    "Refusal",
     "RegisterNode",
     "Release",
+    "Result",
     "RevokeSpending",
     "Runtime",
     "SettleEpoch",
@@ -122,6 +130,7 @@ __all__ = [
     "SignedTransaction",
     "StakeBoundError",
     "StakeTooSmallError",
+    "Status",
     "TopUpChannel",
     "Transaction",
     "Transfer",

@@ -1,0 +1,258 @@
+"""The ledger over HTTP, and followers of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import httpx
+import libipld
+import pytest
+import uvicorn
+from msgspec.structs import replace
+
+from lichen.content import varint
+from lichen.encoding import to_json
+from lichen.errors import CorruptionError, PeerUnavailableError
+from lichen.ledger import (
+    BadNonceError,
+    OverdraftError,
+    Status,
+    Transfer,
+    network_id,
+    sign_transaction,
+)
+from lichen.ledger import server as server_module
+from lichen.ledger.blocks import encode_block
+from lichen.ledger.client import Frames, LedgerClient
+from lichen.ledger.engine import Engine, create
+from lichen.ledger.follower import Follower
+from lichen.ledger.server import Api
+from lichen.ledger.submitter import Submitter
+from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
+from lichen.units import FLK, Amount
+
+GENESIS = genesis_of("alice", "bob")
+NETWORK = network_id(GENESIS)
+ALICE, BOB = key_of("alice"), key_of("bob")
+
+
+def pay(nonce, amount=1):
+    return sign_transaction(NETWORK, ALICE, nonce, Transfer(BOB.address, Amount(amount)))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def serving(home, port):
+    async with Engine(home) as engine:
+        server = uvicorn.Server(
+            uvicorn.Config(Api(engine).app(), port=port, log_level="warning", lifespan="off")
+        )
+        server.capture_signals = contextlib.nullcontext
+        task = asyncio.create_task(server.serve())
+        async with asyncio.timeout(10):
+            while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
+                await asyncio.sleep(0.01)
+        try:
+            yield engine
+        finally:
+            engine.stop_streams()
+            server.should_exit = True
+            await task
+
+
+@pytest.fixture
+def home(tmp_path):
+    create(tmp_path / "ledger", GENESIS)
+    return tmp_path / "ledger"
+
+
+@pytest.fixture
+async def url(home):
+    port = free_port()
+    async with serving(home, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+async def test_a_client_reads_and_submits_and_gets_typed_refusals(url):
+    async with LedgerClient(url) as client:
+        assert await client.genesis() == GENESIS
+        results = await client.submit([pay(0), pay(1), pay(5), pay(2, 10**6 * FLK)])
+        assert [result.height for result in results] == [1, 1, None, None]
+        with pytest.raises(BadNonceError):
+            results[2].accepted()
+        with pytest.raises(OverdraftError):
+            results[3].accepted()
+        status = await client.status()
+        assert (status.network, status.height) == (NETWORK.hex(), 1)
+
+
+async def test_more_than_one_request_holds_is_split(url):
+    async with LedgerClient(url) as client:
+        results = await client.submit([pay(nonce) for nonce in range(1030)])
+        assert all(result.accepted() for result in results)
+
+
+async def test_a_ledger_that_is_away_is_a_typed_error():
+    async with LedgerClient(f"http://127.0.0.1:{free_port()}") as client:
+        with pytest.raises(PeerUnavailableError):
+            await client.status()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/v1/blocks?from=0", b"", 400, "bad-request"),
+        ("GET", "/v1/blocks?from=x", b"", 400, "bad-request"),
+        ("GET", "/v1/blocks?from=99", b"", 400, "bad-request"),
+        ("POST", "/v1/transactions", b"\xff", 400, "bad-request"),
+        ("POST", "/v1/transactions", b"\xa0", 400, "bad-request"),
+        ("POST", "/v1/transactions", b"\x81\x01", 400, "bad-request"),
+        ("POST", "/v1/transactions", bytes(libipld.encode_dag_cbor([b""] * 1025)), 413, "limit-exceeded"),
+        ("POST", "/v1/transactions", bytes(9 << 20), 413, "limit-exceeded"),
+        ("GET", "/v1/transactions/" + "00" * 32, b"", 404, "not-found"),
+        ("GET", "/v1/transactions/zz", b"", 400, "bad-request"),
+        ("GET", "/nothing", b"", 404, "not-found"),
+        ("GET", "/v1/transactions", b"", 404, "not-found"),
+    ],
+)  # fmt: skip
+async def test_bad_requests_are_problems_with_a_code(url, method, path, body, status, code):
+    async with httpx.AsyncClient() as http:
+        response = await http.request(method, url + path, content=body)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == f"urn:lichen:problem:{code}"
+
+
+async def test_health_metrics_and_places_are_served(url):
+    async with LedgerClient(url) as client, httpx.AsyncClient(base_url=url) as http:
+        result = await client.submit_one(pay(0))
+        assert (await http.get("/healthz")).text == "ok\n"
+        assert "lichen_ledger_height 1.0" in (await http.get("/metrics")).text
+        assert (await http.get(f"/v1/transactions/{result.id}")).json() == {"height": 1, "index": 0}
+
+
+async def test_a_quiet_stream_carries_heartbeats(url, monkeypatch):
+    monkeypatch.setattr(server_module, "HEARTBEAT_S", 0.05)
+    async with (
+        asyncio.timeout(10),
+        httpx.AsyncClient() as http,
+        http.stream("GET", url + "/v1/blocks?from=1") as response,
+    ):
+        async for chunk in response.aiter_raw():
+            assert chunk == b"\0"
+            break
+
+
+async def test_a_follower_catches_up_follows_and_resumes(home, tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    seen = []
+    async with asyncio.timeout(30):
+        async with serving(home, port) as engine, LedgerClient(url) as client:
+            await client.submit([pay(nonce) for nonce in range(20)])
+            async with Follower(tmp_path / "replica", url, GENESIS) as follower:
+                follower.on_block(lambda block, keys: seen.append((block.header.height, keys)))
+                await follower.sync()
+                await follower.wait_for((await client.submit_one(pay(20))).height)
+                assert follower.state_root == engine.state.head.state_root
+                assert follower.state.account(BOB.address).balance == 1000 * FLK + 21
+            last = follower.height
+            await client.submit_one(pay(21))
+        async with Follower(tmp_path / "replica", url, GENESIS) as follower:
+            assert follower.height == last
+            async with serving(
+                home, port
+            ) as engine:  # it comes back: the follower notices by itself
+                await follower.wait_for(last + 1)
+                assert follower.state_root == engine.state.head.state_root
+    assert [height for height, _ in seen] == list(range(1, last + 1))
+    assert b"account/" + BOB.address in seen[-1][1]
+
+
+async def test_a_submitter_sees_what_it_wrote(url):
+    async with (
+        asyncio.timeout(20),
+        LedgerClient(url) as client,
+        Follower(None, url, GENESIS) as follower,
+    ):
+        submitter = Submitter(ALICE, GENESIS, client, follower)
+        await asyncio.gather(
+            *(submitter.submit(Transfer(BOB.address, Amount(1))) for _ in range(5))
+        )
+        assert follower.state.account(BOB.address).balance == 1000 * FLK + 5
+        await client.submit_one(pay(5))  # the same key, used elsewhere
+        await submitter.submit(Transfer(BOB.address, Amount(2)))
+        assert follower.state.account(BOB.address).balance == 1000 * FLK + 8
+        with pytest.raises(OverdraftError):
+            await submitter.submit(Transfer(BOB.address, Amount(10**6 * FLK)))
+
+
+@contextlib.asynccontextmanager
+async def impostor(status, blocks):
+    """A server that answers like a ledger, with blocks of our choosing."""
+
+    async def answer(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                body = to_json(status)
+                if b"/v1/blocks" in head:
+                    body = b"".join(
+                        varint.encode(len(data)) + data for data in map(encode_block, blocks)
+                    )
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "change", [{"state_root": bytes(32)}, {"previous": bytes(32)}, {"transactions_hash": bytes(32)}]
+)
+async def test_a_forged_block_stops_a_follower_loudly(change):
+    ledger = MemoryLedger(GENESIS)
+    ledger.submit(ALICE, Transfer(BOB.address, Amount(1)))
+    block = ledger.view.block(1)
+    forged = replace(block, header=replace(block.header, **change))
+    status = Status(NETWORK.hex(), 1, 0, "", "")
+    async with (
+        asyncio.timeout(20),
+        impostor(status, [forged]) as url,
+        Follower(None, url, GENESIS) as follower,
+    ):
+        with pytest.raises(CorruptionError):
+            await follower.wait_for(1)
+        assert follower.height == 0
+        assert follower.state.account(BOB.address).balance == 1000 * FLK
+
+
+@pytest.mark.parametrize(
+    "status",
+    [Status("00" * 32, 1, 0, "", ""), Status(NETWORK.hex(), 0, 0, "", "00" * 32)],
+    ids=["another network", "another history"],
+)
+async def test_another_ledger_is_not_followed(status):
+    async with (
+        asyncio.timeout(20),
+        impostor(status, []) as url,
+        Follower(None, url, GENESIS) as follower,
+    ):
+        with pytest.raises(CorruptionError):
+            await follower.wait_for(1)
+
+
+def test_frames_come_out_whole_however_they_arrive():
+    data = b"".join(varint.encode(len(frame)) + frame for frame in (b"a" * 300, b"", b"b"))
+    frames = Frames()
+    assert [frame for byte in data for frame in frames.feed(bytes([byte]))] == [b"a" * 300, b"b"]
+    assert Frames().feed(data) == [b"a" * 300, b"b"]
