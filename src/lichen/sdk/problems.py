@@ -28,7 +28,11 @@ def error_of(status: int, body: bytes) -> LichenError:
     kind = _kinds().get(problem.type.removeprefix(TYPE_PREFIX)) or _kind_of_status(status)
     if issubclass(kind, MachineError):
         kind = PeerError
-    return kind(problem.detail[:DETAIL_CHARS_MAX], hint=problem.hint[:DETAIL_CHARS_MAX])
+    error = kind.__new__(kind)  # a subclass may take other arguments than the document has
+    LichenError.__init__(
+        error, problem.detail[:DETAIL_CHARS_MAX], hint=problem.hint[:DETAIL_CHARS_MAX]
+    )
+    return error
 
 
 def _kinds() -> dict[str, type[LichenError]]:
