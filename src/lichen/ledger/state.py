@@ -100,9 +100,13 @@ class State:
             self._records.put(full, record)
         return record
 
-    def scan(self, table: Table[T], prefix: bytes = b"") -> Iterator[T]:
-        """Yield the records of `table` whose key starts with `prefix`, in the order of keys."""
-        for _, data in self.store.scan(_STATE + table.prefix + prefix):
+    def scan(self, table: Table[T], prefix: bytes = b"", after: bytes | None = None) -> Iterator[T]:
+        """Yield the records of `table` whose key starts with `prefix`, in the order of keys.
+
+        With `after`, a whole key without the table's prefix, only those behind it.
+        """
+        start = None if after is None else _STATE + table.prefix + after
+        for _, data in self.store.scan(_STATE + table.prefix + prefix, after=start):
             yield from_canonical(data, table.kind)
 
     def accounts(self) -> Iterator[tuple[Address, Account]]:

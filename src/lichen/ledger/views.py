@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from lichen.ledger import tables
@@ -63,9 +64,10 @@ class View:
         """Return an app, or None."""
         return self._state.read(tables.APPS, name.encode())
 
-    def apps(self) -> list[App]:
-        """Return all apps in the order of their names."""
-        return list(self._state.scan(tables.APPS))
+    def apps(self, *, after: str | None = None, limit: int | None = None) -> list[App]:
+        """Return all apps in the order of their names, or `limit` of those behind `after`."""
+        start = None if after is None else after.encode()
+        return list(itertools.islice(self._state.scan(tables.APPS, after=start), limit))
 
     def apps_of(self, owner: Address) -> list[App]:
         """Return an owner's apps in the order of their names."""
