@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
+from lichen.errors import CorruptionError
 from lichen.gateway.api import parameters
-from lichen.gateway.api.blocks import kind_of, transactions_in
+from lichen.gateway.api.blocks import kind_of
 from lichen.gateway.api.errors import BadParameterError
 from lichen.gateway.api.paging import page
 from lichen.gateway.api.views import AccountView, ChannelView, HistoryEntry, Nonce, Page
 from lichen.identity import Digest
 from lichen.ledger.history import Place
+from lichen.ledger.transactions import decode_transaction
 from lichen.units import Amount
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from lichen.gateway.api.context import ApiContext
-    from lichen.ledger.transactions import Received
+    from lichen.ledger.blocks import Block
+    from lichen.ledger.history import HistoryEntry as Moved
     from lichen.ledger.types import Channel
-    from lichen.ledger.views import View
 
 HISTORY_LIMIT_MAX = 100
 _PLACE = re.compile(r"([0-9]{1,15})-([0-9]{1,9})")
@@ -48,22 +51,15 @@ async def history(context: ApiContext, request: Request) -> Page[HistoryEntry]:
     view = context.replica.state
     before = _place(cursor) if cursor else None
     entries = view.transactions_of(parameters.address(request), limit + 1, before)
-    blocks: dict[int, tuple[Received, ...]] = {}
-    items = tuple(
-        HistoryEntry(
-            id=Digest(entry.id),
-            height=entry.place.height,
-            time_ms=entry.time_ms,
-            kind=kind_of(received.signed.body),
-            signer=received.signed.signer.address,
-            change=str(entry.change),
-            balance=Amount(entry.balance),
-        )
-        for entry in entries[:limit]
-        if (received := _transaction(view, blocks, entry.place)) is not None
-    )
+    blocks: dict[int, Block | None] = {}
+    items = []
+    for entry in entries[:limit]:
+        if entry.place.height not in blocks:
+            await asyncio.sleep(0)  # a block may be large: let others have their turn
+            blocks[entry.place.height] = view.block(entry.place.height)
+        items.append(_entry(entry, blocks[entry.place.height]))
     last = entries[limit - 1].place if len(entries) > limit else None
-    return Page(items, None if last is None else f"{last.height}-{last.index}")
+    return Page(tuple(items), None if last is None else f"{last.height}-{last.index}")
 
 
 async def channels(context: ApiContext, request: Request) -> Page[ChannelView]:
@@ -103,11 +99,19 @@ def _place(cursor: str) -> Place:
     return Place(int(match.group(1)), int(match.group(2)))
 
 
-def _transaction(
-    view: View, blocks: dict[int, tuple[Received, ...]], place: Place
-) -> Received | None:
-    """Read a transaction; one block is decoded once per request."""
-    if place.height not in blocks:
-        blocks[place.height] = transactions_in(view, place.height)
-    transactions = blocks[place.height]
-    return transactions[place.index] if place.index < len(transactions) else None
+def _entry(entry: Moved, block: Block | None) -> HistoryEntry:
+    if block is None:
+        raise CorruptionError(
+            f"block {entry.place.height} of the history is missing",
+            hint="remove the follower's folder: it is fetched again",
+        )
+    signed = decode_transaction(block.transactions[entry.place.index]).signed
+    return HistoryEntry(
+        id=Digest(entry.id),
+        height=entry.place.height,
+        time_ms=entry.time_ms,
+        kind=kind_of(signed.body),
+        signer=signed.signer.address,
+        change=str(entry.change),
+        balance=Amount(entry.balance),
+    )

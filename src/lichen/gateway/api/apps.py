@@ -24,9 +24,13 @@ NUMBER_MAX = 2**32 - 1
 
 async def index(context: ApiContext, request: Request) -> Page[App]:
     """Return the apps of an owner, or all of them, by name."""
-    owner = parameters.address_query(request, "owner")
-    apps = context.replica.state.apps() if owner is None else context.replica.state.apps_of(owner)
-    return page(request, apps, lambda app: app.name)
+    owner, state = parameters.address_query(request, "owner"), context.replica.state
+    if owner is not None:
+        return page(request, state.apps_of(owner), lambda app: app.name)
+    limit = parameters.limit(request)
+    found = state.apps(after=parameters.cursor(request) or None, limit=limit + 1)
+    items = tuple(found[:limit])
+    return Page(items, items[-1].name if len(found) > limit else None)
 
 
 async def show(context: ApiContext, request: Request) -> AppView:
@@ -43,7 +47,7 @@ async def releases(context: ApiContext, request: Request) -> Page[Release]:
 
 
 async def release(context: ApiContext, request: Request) -> Release:
-    """One release of an app."""
+    """Return one release of an app."""
     app = find(context, request)
     number = parameters.number(request, "number", 0, high=NUMBER_MAX)
     found = context.replica.state.release(app.name, number)
@@ -55,7 +59,7 @@ async def release(context: ApiContext, request: Request) -> Release:
 
 
 async def grants(context: ApiContext, request: Request) -> Page[Grant]:
-    """Who may spend how much for the app."""
+    """Return who may spend how much for the app."""
     app = find(context, request)
     found = [g for g in context.replica.state.grants_of(app.owner) if g.app == app.name]
     found.sort(key=lambda grant: grant.delegate.hex())

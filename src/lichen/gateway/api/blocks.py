@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+
 from lichen.encoding import to_builtins
 from lichen.gateway.api import parameters
 from lichen.gateway.api.views import BlockView, Page, TransactionView
@@ -16,41 +18,34 @@ if TYPE_CHECKING:
 
     from lichen.gateway.api.context import ApiContext
     from lichen.ledger.blocks import Block
-    from lichen.ledger.transactions import Received
-    from lichen.ledger.views import View
 
 BLOCKS_MAX = 100
-TRANSACTIONS_MAX = 4096
+TRANSACTIONS_MAX = 512
 
 
 async def recent(context: ApiContext, request: Request) -> Page[BlockView]:
-    """Blocks from a height on, in order; a page ends early when it holds many transactions."""
+    """Return blocks from a height on; a page ends early when it holds many transactions."""
     start = parameters.number(request, "from", 1)
     start = parameters.number(request, "cursor", start)
     limit = min(parameters.limit(request), BLOCKS_MAX)
-    network = context.replica.network
-    items: list[BlockView] = []
+    found: list[Block] = []
     count = 0
     height = max(start, 1)
-    while len(items) < limit and count < TRANSACTIONS_MAX:
+    while len(found) < limit and count < TRANSACTIONS_MAX:
         block = context.replica.state.block(height)
         if block is None:
-            return Page(tuple(items))
-        items.append(_view(network, block))
+            break
+        found.append(block)
         count += len(block.transactions)
         height += 1
-    return Page(tuple(items), str(height) if height <= context.replica.height else None)
+    more = found and height <= context.replica.height
+    items = await anyio.to_thread.run_sync(_views, context.replica.network, found)
+    return Page(items, str(height) if more else None)
 
 
 def kind_of(body: object) -> str:
     """Return the name of a transaction's kind, as on the wire."""
     return str(to_builtins(body)["kind"])
-
-
-def transactions_in(view: View, height: int) -> tuple[Received, ...]:
-    """Return a block's transactions; none when it is not here."""
-    block = view.block(height)
-    return () if block is None else tuple(decode_transaction(raw) for raw in block.transactions)
 
 
 def plain(value: Any) -> Any:
@@ -62,6 +57,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return value
+
+
+def _views(network: bytes, blocks: list[Block]) -> tuple[BlockView, ...]:
+    return tuple(_view(network, block) for block in blocks)
 
 
 def _view(network: bytes, block: Block) -> BlockView:

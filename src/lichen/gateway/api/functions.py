@@ -22,7 +22,7 @@ async def of_app(context: ApiContext, request: Request) -> Page[FunctionView]:
 
 
 async def show(context: ApiContext, request: Request) -> FunctionView:
-    """One function of an app's active release."""
+    """Return one function of an app's active release."""
     return find(context, request)
 
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 async def index(context: ApiContext, request: Request) -> Page[NodeView]:
-    """All registered nodes, by address."""
+    """Return all registered nodes, by address."""
     nodes = page(request, context.replica.state.nodes(), lambda node: node.address.hex())
     return Page(tuple(view(context, node) for node in nodes.items), nodes.cursor)
 
 
 async def show(context: ApiContext, request: Request) -> NodeView:
-    """One registered node."""
+    """Return one registered node."""
     address = parameters.address(request)
     node = context.replica.state.node(address)
     if node is None:

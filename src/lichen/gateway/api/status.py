@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def status(context: ApiContext, _: Request) -> Status:
-    """Where the gateway's view of the ledger stands."""
+    """Return where the gateway's view of the ledger stands."""
     replica = context.replica
     return Status(
         network=Digest(replica.network),
