@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def index(context: ApiContext, request: Request) -> Page[EpochView]:
-    """Return settled batches of receipts, of one node or all registered ones, of one epoch or all."""
+    """Return settled batches of receipts, of one node or of all, of one epoch or of all."""
     node = parameters.address_query(request, "node")
     epoch = parameters.number(request, "epoch", -1)
     nodes = [node] if node else [entry.address for entry in context.replica.state.nodes()]
