@@ -255,11 +255,11 @@ class LogLine(View, frozen=True):
     """A line that a function wrote, or a notice about the log itself (`level` `notice`)."""
 
     time_ms: int
+    node: str
+    function: str
+    run: str
     level: str
     text: str
-    node: str = ""
-    function: str = ""
-    run: str = ""
 
 
 class Event(View, frozen=True):
