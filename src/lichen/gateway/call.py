@@ -27,7 +27,6 @@ NODE: Final = b"lichen-node"
 PRIVATE_FIELDS: Final = frozenset(
     {b"lichen-session", b"lichen-function", RUN, b"lichen-ceiling", NODE, b"lichen-error"}
 )
-_UNPAID, _UNKNOWN_SESSION = 402, 401
 _TARGET_CHARS_MAX = 512
 
 
@@ -128,21 +127,13 @@ class Call(Forward):
         link = self._link
         if link is None or not self.replayable:
             return b"lichen-run: %b\r\n" % self._run.encode()
-        if head.status == _UNKNOWN_SESSION:
-            self._placer.lost_session(link)
-        elif head.status != _UNPAID:
-            self._placer.refused(link)
         self._leave(f"refused-{head.status}")
-        if head.status in (_UNPAID, _UNKNOWN_SESSION):
-            self._tried.remove(link.peer.address)
-            return Retry(self._mended(link, pay=head.status == _UNPAID))
-        return Retry(self._placed_later())
+        return Retry(self._mended(link, head.status))
 
-    async def _mended(self, link: Link, *, pay: bool) -> Pool | Ready:
-        """Pay, or open a new session, then go on with the same node if that helped."""
-        if await self._placer.mend(link, pay=pay):
+    async def _mended(self, link: Link, status: int) -> Pool | Ready:
+        """Do what the node asks for and go on with it, or else with another one."""
+        if await self._placer.mend(link, status):
             return self._use(link)
-        self._tried.append(link.peer.address)
         return await self._placed_later()
 
     def _problem(self, error: LichenError) -> Ready:

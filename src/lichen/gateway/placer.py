@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 RANKING_S_MAX = 1.0
 RANKINGS_MAX = 20_000
+BEHIND_S = 0.05
 
 
 class Ranked:
@@ -129,22 +131,25 @@ class Placer:
         self.health[link.peer.address].failed(int(time.monotonic() * 1000))
         self._ranked.clear()
 
-    def refused(self, link: Link) -> None:
-        """Note a node that would not take a run; it rests like one that failed."""
-        self.failed(link)
+    async def mend(self, link: Link, status: int) -> bool:
+        """Do what a node's refusal asks for; return whether the link can be used again.
 
-    def lost_session(self, link: Link) -> None:
-        """Note that a node forgot our session: it restarted."""
-        self._links.lost_session(link, link.session)
-
-    async def mend(self, link: Link, *, pay: bool) -> bool:
-        """Pay what is due, or open a new session; return whether the link can be used again."""
+        402: pay what is due. 401: the node restarted and forgot the session, open another one. 404:
+        the node is a block behind, give it a moment. Anything else: the node rests.
+        """
         try:
-            if pay:
+            if status == HTTPStatus.PAYMENT_REQUIRED:
                 await self._links.settle(link)
-            elif not await self._links.opened(link):
+            elif status == HTTPStatus.UNAUTHORIZED:
+                self._links.lost_session(link, link.session)
+                await self._links.opened(link)
+            elif status == HTTPStatus.NOT_FOUND:
+                await asyncio.sleep(BEHIND_S)
+            else:
+                self.failed(link)
                 return False
-        except (LichenError, TimeoutError, asyncio.CancelledError):
+        except (LichenError, TimeoutError):
             return False
-        self._taken(link)
+        if link.session:
+            self._taken(link)
         return bool(link.session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from lichen.ledger.types import Channel
     from lichen.node.process import NodeProcess
     from lichen.node.sessions import ChannelAccount
 
 BODY_BYTES_MAX = 64 * 1024
+CATCH_UP_S_MAX = 3.0
 
 Handler = "Callable[[Request], Awaitable[Response]]"
 
@@ -111,7 +114,7 @@ class NodeApi:
         signed = verify_request(head, now_ms=now_ms)
         signed.check_body(sha256(body))
         asked = from_json(body, SessionRequest)
-        channel = self._node.follower.state.channel(asked.channel)
+        channel = await self._channel(asked.channel)
         session, account = self._node.sessions.open(channel, signed.key.address)
         self._node.nonces.use(signed, now_ms=now_ms)
         config = self._node.config
@@ -125,6 +128,16 @@ class NodeApi:
                 tiers=self._node.tiers,
             )
         )
+
+    async def _channel(self, identifier: bytes) -> Channel | None:
+        """Look a channel up; one that was just opened may be a block ahead of this node."""
+        follower = self._node.follower
+        channel = follower.state.channel(identifier)
+        if channel is None:
+            async with asyncio.timeout(CATCH_UP_S_MAX):
+                await follower.sync()
+            channel = follower.state.channel(identifier)
+        return channel
 
     async def pay(self, request: Request) -> Response:
         """Take a voucher and answer with the next statement."""
