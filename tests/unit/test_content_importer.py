@@ -1,5 +1,6 @@
 """Imports have the CIDs that the reference importer gives (see tests/conformance)."""
 
+import msgspec
 import pytest
 
 from lichen.content import V0_2015, V1_2025, import_bytes, import_directory, import_symlink
@@ -69,18 +70,18 @@ def test_a_directory_with_a_symlink_has_the_reference_cid():
 
 
 def test_the_tree_grows_a_level_only_beyond_its_width():
-    def height(leaves):
+    profile = msgspec.structs.replace(V1_2025, width=8)
+
+    def nodes_above(leaves):
         blocks = []
-        builder = FileBuilder(V1_2025, lambda cid, _: blocks.append(cid))
+        builder = FileBuilder(profile, lambda cid, _: blocks.append(cid))
         for _ in range(leaves):
             builder.leaf(bytes(32), MIB)
-        root = builder.finish()
-        assert root.file_bytes == leaves * MIB
+        assert builder.finish().file_bytes == leaves * MIB
         return len(blocks)
 
-    assert [height(n) for n in (1, 2, 1024, 1025, 2048, 2049)] == [0, 1, 1, 3, 3, 4]
-    assert height(1024 * 1024) == 1025
-    assert height(1024 * 1024 + 1) == 1025 + 3
+    assert [nodes_above(n) for n in (1, 2, 8, 9, 16, 17)] == [0, 1, 1, 3, 3, 4]
+    assert [nodes_above(n) for n in (64, 65, 512, 513)] == [9, 12, 73, 77]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0", "x" * 256, "\udc80"])

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -41,7 +42,9 @@ def disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in _FULL:
-            raise
+            raise MachineError(
+                f"the content store's disk failed: {error}", hint="check the folder and the disk"
+            ) from error
         raise DiskFullError(f"no room to store this: {error.strerror}", hint=FULL_HINT) from error
     except lmdb.MapFullError as error:
         raise DiskFullError("the store's index is full", hint=FULL_HINT) from error
@@ -51,6 +54,14 @@ def disk_errors() -> Iterator[None]:
                 f"the store's index failed: {error}", hint="restart, and check the disk's health"
             ) from error
         raise DiskFullError(f"no room to store this: {error}", hint=FULL_HINT) from error
+
+
+def has_room(path: str, size: int) -> bool:
+    """Tell whether a file could grow by `size`, as far as the disk and this process's limits go."""
+    found = os.statvfs(path)
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fits_limit = limit == resource.RLIM_INFINITY or os.stat(path).st_size + size <= limit
+    return fits_limit and found.f_bavail * found.f_frsize >= size
 
 
 def lock_folder(home: str) -> int:

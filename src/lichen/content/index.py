@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,15 @@ import lmdb
 import msgspec
 
 from lichen.content.cid import CID
-from lichen.content.disk import disk_errors
-from lichen.errors import CorruptionError
+from lichen.content.disk import FULL_HINT, DiskFullError, disk_errors, has_room
+from lichen.errors import CorruptionError, MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READERS_MAX = 1024
 FORMAT = b"1"
+ROOM_BYTES_MIN = 1 << 20  # what a commit may need beyond its data
 _RUN = struct.Struct(">BQI")
 _SIZE = struct.Struct(">Q")
 
@@ -49,6 +51,7 @@ class Index:
     """Reads are safe from any thread; one thread at a time writes."""
 
     def __init__(self, path: str, map_bytes: int) -> None:
+        self._path = os.path.join(path, "data.mdb")
         with disk_errors():
             self._env = lmdb.open(
                 path, map_size=map_bytes, max_dbs=4, max_readers=READERS_MAX, meminit=False
@@ -116,12 +119,20 @@ class Index:
     @contextlib.contextmanager
     def write(self) -> Iterator[IndexWriter]:
         """Run one transaction: durable when this returns, without effect when it raises."""
-        with disk_errors(), self._env.begin(write=True) as txn:
-            writer = IndexWriter(txn, self._blocks, self._files, self._pins)
-            yield writer
-            if writer.used_delta:
-                used = self._used(txn) + writer.used_delta
-                txn.put(b"used", _SIZE.pack(max(0, used)), db=self._meta)
+        writer: IndexWriter | None = None
+        try:
+            with disk_errors(), self._env.begin(write=True) as txn:
+                writer = IndexWriter(txn, self._blocks, self._files, self._pins)
+                yield writer
+                if writer.used_delta:
+                    used = self._used(txn) + writer.used_delta
+                    txn.put(b"used", _SIZE.pack(max(0, used)), db=self._meta)
+        except MachineError as error:
+            # LMDB calls a write that the disk cut short an input/output error.
+            need = ROOM_BYTES_MIN + max(0, writer.used_delta if writer else 0)
+            if isinstance(error, DiskFullError) or has_room(self._path, need):
+                raise
+            raise DiskFullError("no room for the store's index", hint=FULL_HINT) from error
 
     def _used(self, txn: lmdb.Transaction) -> int:
         value = txn.get(b"used", db=self._meta)

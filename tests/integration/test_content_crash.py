@@ -1,0 +1,173 @@
+"""The store after kill -9 and after real write failures: acknowledged is there, all else is not."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+
+from lichen.content import (
+    BlockStore,
+    read_file,
+    walk,
+)
+from lichen.content.cid import CID
+
+GIB = 1 << 30
+MIB = 1 << 20
+KILLS = 12
+CHILD_START_S_MAX = 20
+
+# Adds files, trees and CARs without end; prints each root once it is acknowledged.
+CHILD = """
+import io, pathlib, random, sys
+from lichen.content import *
+home, folder, seed = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+draw = random.Random(seed)
+with BlockStore.open(home, capacity_bytes=1 << 40) as store:
+    print("open", flush=True)
+    while True:
+        data = draw.randbytes(draw.choice([10, 70_000, 3 << 20, 20 << 20]))
+        kind = draw.randrange(4)
+        if kind == 0:
+            (root, _) = store.add_file(io.BytesIO(data), draw.choice([V0_2015, V1_2025]))
+        elif kind == 1:
+            (folder / f"{draw.random()}").write_bytes(data)
+            root = store.add_tree(folder).cid
+        elif kind == 2:
+            blocks = {}
+            files = [import_bytes(data[n:], V1_2025, blocks.__setitem__).link(f"{n}") for n in (0, 9)]
+            root = import_directory(files, V1_2025, blocks.__setitem__).cid
+            car = b"".join(write_car([root], reversed(blocks.items())))
+            (root,) = store.import_car(io.BytesIO(car))
+        else:
+            root = store.add_file(io.BytesIO(data), pin=True)[0]
+            print("pinned", root, flush=True)
+            if draw.randrange(2):
+                print("collecting", flush=True)
+                store.collect()
+        print("added", root, flush=True)
+"""
+
+
+def start(home, folder, seed):
+    folder.mkdir(exist_ok=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, home, folder, str(seed)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "open\n"
+    return child
+
+
+def acknowledged(lines):
+    """Return the roots that must be there: what is pinned, and what no collection came after."""
+    pinned, added = [], []
+    for line in lines:
+        word, _, root = line.partition(" ")
+        if word == "pinned":
+            pinned.append(CID.parse(root))
+        elif word == "added":
+            added.append(CID.parse(root))
+        else:
+            added = []
+    return [*pinned, *added]
+
+
+def check_whole(store, root):
+    """Every block of the DAG verifies; where there is a flat file, it is the DAG's content."""
+    for cid, block in walk(store, root):
+        assert cid.matches(block)
+        flat = store.flat_file(cid)
+        if flat is not None:
+            assert b"".join(map(bytes, read_file(store, cid))) == flat.pread(flat.size)
+
+
+def test_after_kill_9_everything_acknowledged_is_whole_and_nothing_is_left_over(tmp_path):
+    draw = random.Random(2)
+    home = tmp_path / "store"
+    seen = 0
+    for kill in range(KILLS):
+        child = start(home, tmp_path / f"tree{kill}", kill)
+        try:
+            child.wait(timeout=draw.uniform(0.01, 0.6))
+        except subprocess.TimeoutExpired:
+            child.kill()
+        lines = child.communicate(timeout=CHILD_START_S_MAX)[0].splitlines()
+        assert child.returncode == -signal.SIGKILL
+        with BlockStore.open(home, capacity_bytes=1 << 40) as store:
+            roots = acknowledged(lines)
+            for root in roots[-8:]:
+                check_whole(store, root)
+            seen += len(roots)
+            assert os.listdir(store.temporary_folder) == []
+            files = {str(CID.decode(file)) for file in store._index.files()}
+            found = {name for _, _, names in os.walk(home / "flat") for name in names}
+            assert found == files
+            store.collect()
+    assert seen > KILLS  # the kills came while there was something to lose
+
+
+def write_limit(size):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+FULL = """
+import io, sys
+from lichen.content import *
+with BlockStore.open(sys.argv[1], capacity_bytes=1 << 40, map_bytes=1 << 30) as store:
+    kept = store.add_file(io.BytesIO(b"kept" * 30_000), pin=True)[0]
+    small = store.add_file(io.BytesIO(b"small"), pin=True)[0]
+    used = store.usage_bytes
+    refused = 0
+    for attempt in range(3):
+        try:
+            store.add_file(io.BytesIO(bytes([attempt]) * (20 << 20)))
+        except DiskFullError:
+            refused += 1
+    try:
+        with store.ingest() as ingest:
+            for n in range(400):
+                ingest.add_file(io.BytesIO(n.to_bytes(4, "big") * 16_000))
+            ingest.commit()
+    except DiskFullError:
+        refused += 1
+    assert refused == 4, refused
+    assert store.usage_bytes == used
+    assert store.flat_file(kept).pread(10) == b"keptkeptke"
+    assert store.small_file(small) == b"small"
+    for n in range(400):  # until the index itself cannot grow
+        try:
+            store.add_file(io.BytesIO(n.to_bytes(4, "big") * 16_000), pin=True)
+        except DiskFullError:
+            break
+    assert 50 < n < 200, n
+    assert len(store.pins()) == 2 + n
+    assert store.small_file(small) == b"small"
+print("whole", n)
+"""
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_the_store_whole(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "store"],
+        preexec_fn=write_limit(8 * MIB),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout.startswith("whole"), ended.stderr
+    added = int(ended.stdout.split()[1])
+    with BlockStore.open(tmp_path / "store", capacity_bytes=GIB) as store:
+        pins = store.pins()
+        assert len(pins) == 2 + added
+        for pin in pins:
+            check_whole(store, pin)
+        assert os.listdir(store.temporary_folder) == []
+        assert (
+            len([name for _, _, names in os.walk(tmp_path / "store/flat") for name in names]) == 1
+        )
