@@ -93,3 +93,9 @@ def test_a_flood_is_told_from_noise():
     assert not gauge.add(1, logs.FLOOD_BYTES_MAX)
     assert gauge.add(2, 1)
     assert not gauge.add(2 + logs.FLOOD_WINDOW_MS, logs.FLOOD_BYTES_MAX)
+
+
+def test_console_lines_are_told_from_the_engines_own():
+    assert logs.is_console_line(entry("hi"))
+    assert not logs.is_console_line(entry("V8 fatal error", "fatal", timestamp="123"))
+    assert not logs.is_console_line(b"*** Received signal #6: Aborted")

@@ -70,6 +70,7 @@ class Bubblewrap:
         options = [*_ISOLATE, "--seccomp", str(filter_fd), "--info-fd", str(info_write)]
         engine_dir, program = os.path.split(job.program)
         real = {"engine": engine_dir, "job": job.directory}
+        real |= {f"extra{i}": outside for i, (outside, _) in enumerate(job.extra_binds)}
         if os.geteuid() == 0:
             uid, stage = _job_uid(job.number), _STAGE
             folders = {name: f"{_STAGE}/{name}" for name in real}
@@ -91,8 +92,8 @@ def _file_system(folders: dict[str, str], job: Job) -> list[str]:
     for path in LIBRARY_DIRS:
         options += ["--ro-bind-try", path, path]
     options += ["--ro-bind", folders["engine"], ENGINE_DIR, "--ro-bind", folders["job"], JOB_DIR]
-    for outside, inside in job.extra_binds:
-        options += ["--ro-bind", outside, inside]
+    for index, (_, inside) in enumerate(job.extra_binds):
+        options += ["--ro-bind", folders[f"extra{index}"], inside]
     return [*options, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/", "--chdir", JOB_DIR]
 
 

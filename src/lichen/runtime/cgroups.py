@@ -20,6 +20,8 @@ Controller = Literal["memory", "pids", "cpu"]
 CONTROLLERS: Final[tuple[Controller, ...]] = ("memory", "pids", "cpu")
 CPU_PERIOD_US: Final = 100_000
 CPU_QUOTA_US: Final = 100_000  # one core
+CPU_SHARES: Final = {"normal": 1024, "low": 64}  # version 1; 1024 is what any other process gets
+CPU_WEIGHT: Final = {"normal": 100, "low": 6}  # the same in version 2
 PREFIX: Final = "lichen-"
 
 
@@ -64,7 +66,7 @@ class Cgroup:
             _write(folder / "pids.max", count)
 
     def limit_cpu(self) -> None:
-        """Give at most one core; being a group, a tenant weighs as much as any one process."""
+        """Give at most one core, if the kernel lets us."""
         folder = self._folders.get("cpu")
         if folder is None:
             return
@@ -73,6 +75,16 @@ class Cgroup:
             _try_write(folder / "cpu.cfs_quota_us", CPU_QUOTA_US)
         else:
             _try_write(folder / "cpu.max", f"{CPU_QUOTA_US} {CPU_PERIOD_US}")
+
+    def prioritise(self, level: Literal["normal", "low"]) -> None:
+        """Weigh as much as any one process, or much less than that."""
+        folder = self._folders.get("cpu")
+        if folder is None:
+            return
+        if self._version == 1:
+            _try_write(folder / "cpu.shares", CPU_SHARES[level])
+        else:
+            _try_write(folder / "cpu.weight", CPU_WEIGHT[level])
 
     def oom_killed(self) -> bool:
         """Return whether the kernel killed something here for its memory."""

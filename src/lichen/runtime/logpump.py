@@ -15,11 +15,14 @@ from lichen.runtime.logs import (
     LogLimiter,
     LogLine,
     dropped_line,
+    is_console_line,
     parse_line,
 )
 
 READ_BYTES: Final = 64 * 1024
 LAST_WORDS_MAX: Final = 5
+LAST_WORD_CHARS_MAX: Final = 300
+ENGINE_STACK: Final = b"stack: "
 
 LogCallback = Callable[[LogLine], None]
 
@@ -28,7 +31,7 @@ class LogPump:
     """Reads the pipe as it fills; listeners get at most what `LogLimiter` admits.
 
     Listeners are called from the event loop and must return at once. `on_flood` is called when the
-    amount passes all reason. `last_words` are the last plain-text lines, which are the engine's.
+    amount passes all reason. `last_words` are the last lines of the engine itself.
     """
 
     def __init__(self, descriptor: int, on_flood: Callable[[], None]) -> None:
@@ -44,7 +47,7 @@ class LogPump:
 
     @property
     def last_words(self) -> str:
-        """The last lines that were no console calls, as one line."""
+        """The last lines that were no console calls, in one."""
         return " ".join(self._words)
 
     def listen(self, callback: LogCallback) -> None:
@@ -86,8 +89,11 @@ class LogPump:
             self._timer = self._loop.call_later(WINDOW_MS / 1000, self._tell_dropped)
 
     def _take(self, raw: bytes, now_ms: int) -> None:
-        if not raw.startswith(b'{"timestamp"'):
-            self._words = [*self._words[1 - LAST_WORDS_MAX :], raw[:500].decode("utf-8", "replace")]
+        if raw.startswith(ENGINE_STACK):
+            return  # addresses in the engine: of no use to the function's owner
+        if not is_console_line(raw):
+            words = parse_line(raw, now_ms).text[:LAST_WORD_CHARS_MAX]
+            self._words = [*self._words[1 - LAST_WORDS_MAX :], words]
         if self._limiter.admit(now_ms, len(raw)):
             self._tell(parse_line(raw, now_ms))
 

@@ -31,6 +31,7 @@ _LEVELS: dict[str, LogLevel] = {
     "warning": "warn",
     "error": "error",
 }
+_STAMP = b'{"timestamp":'
 _MARK = "\u0001"
 _ESCAPE_BYTES_MAX = len(r"\u1234")
 _INNER_FRAME = re.compile(r"\n +at [^\n]*lichen-entry\.js[^\n]*")
@@ -143,6 +144,11 @@ def dropped_line(dropped: int, now_ms: int) -> LogLine:
     return LogLine("warn", f"{dropped} lines dropped: too much log output", now_ms)
 
 
+def is_console_line(raw: bytes) -> bool:
+    """Tell a console call from what the engine itself says, whose time is no number or absent."""
+    return raw.startswith(_STAMP) and raw[len(_STAMP) : len(_STAMP) + 1].isdigit()
+
+
 def parse_line(raw: bytes, now_ms: int) -> LogLine:
     """Read one line of workerd's output; whatever it is, it becomes a line."""
     entry = _decode(raw)
@@ -156,7 +162,7 @@ def parse_line(raw: bytes, now_ms: int) -> LogLine:
 
 
 def _decode(raw: bytes) -> _Entry | None:
-    if not raw.startswith(b'{"timestamp"'):
+    if not raw.startswith(_STAMP):
         return None
     if entry := _try_decode(raw):
         return entry

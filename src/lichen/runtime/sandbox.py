@@ -24,7 +24,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `program` is the path of an executable; it sees `directory`, read-only, at
     `Sandbox.seen(directory)`. `descriptors` are passed on under their numbers. `cgroup_procs` are
     the `cgroup.procs` files to join. `pids_max` bounds threads and processes. `number` is unique
-    among the living jobs of this process. `extra_binds` are (path outside, path inside), read-only.
+    among the living jobs of this process. `extra_binds` are folders,
+    (path outside, path inside), read-only.
     """
 
     program: str
