@@ -115,7 +115,7 @@ class Till:
         if not receipts and not vouchers:
             return False
         epoch = epoch_at(submitter.genesis, submitter.now_ms())
-        await submitter.submit(SettleEpoch(epoch, root, receipts, vouchers))
+        await submitter.submit(SettleEpoch(epoch, bytes(root), receipts, vouchers))
         log.info("epoch settled", epoch=epoch, receipts=receipts, vouchers=len(vouchers))
         return True
 
