@@ -30,6 +30,7 @@ from lichen.identity.address import Address, keccak256
 
 DIGEST_BYTES = 32
 SECRET_BYTES = 32
+TEXT_MAX = 64
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _PREHASHED = ECDSA(utils.Prehashed(SHA256()))
@@ -50,7 +51,7 @@ _COMPRESSED_BYTES = {KeyKind.ED25519: 32, KeyKind.SECP256K1: 33, KeyKind.P256: 3
 class PublicKey:
     """A public key of any kind: verifies signatures and has an address."""
 
-    __slots__ = ("_address", "_native", "compressed", "kind")
+    __slots__ = ("_address", "_native", "_text", "compressed", "kind")
 
     def __init__(self, kind: KeyKind, compressed: bytes) -> None:
         """Check that `compressed` is a point of the kind's curve; raise UserError otherwise."""
@@ -59,6 +60,7 @@ class PublicKey:
         self.kind = kind
         self.compressed = compressed
         self._address: Address | None = None
+        self._text: str | None = None
         try:
             self._native = _load_native(kind, compressed)
         except ValueError as error:
@@ -72,9 +74,9 @@ class PublicKey:
     @classmethod
     def from_wire(cls, value: object) -> PublicKey:
         """Read the multibase text of a did:key (`z...`)."""
-        if not isinstance(value, str) or not value.startswith("z"):
-            raise ValueError("a public key is a multibase string that starts with z")
-        return cls.decode(base58.decode(value[1:]))
+        if not isinstance(value, str) or not value.startswith("z") or len(value) > TEXT_MAX:
+            raise ValueError("a public key is a short multibase string that starts with z")
+        return _decode_public_text(value)
 
     def encode(self) -> bytes:
         """Return multicodec prefix and compressed bytes."""
@@ -82,7 +84,9 @@ class PublicKey:
 
     def to_wire(self) -> str:
         """Return the multibase base58btc text, as in did:key."""
-        return "z" + base58.encode(self.encode())
+        if self._text is None:
+            self._text = "z" + base58.encode(self.encode())
+        return self._text
 
     @property
     def address(self) -> Address:
@@ -213,6 +217,11 @@ def recover(digest: bytes, signature: bytes) -> PublicKey | None:
     except Exception:  # noqa: BLE001 - coincurve raises bare Exception for points off the curve
         return None
     return PublicKey.decode(KeyKind.SECP256K1.value + native.format(compressed=True))
+
+
+@functools.lru_cache(maxsize=65536)
+def _decode_public_text(text: str) -> PublicKey:
+    return PublicKey.decode(base58.decode(text[1:]))
 
 
 @functools.lru_cache(maxsize=65536)
