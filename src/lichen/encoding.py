@@ -91,9 +91,10 @@ def from_canonical(data: bytes, kind: type[T]) -> T:
         value = msgspec.convert(
             libipld.decode_dag_cbor(data), kind, strict=True, dec_hook=_decode_scalar
         )
-    except (ValueError, TypeError, UserError) as error:
+        again = canonical(value)
+    except (ValueError, TypeError, OverflowError, UserError) as error:
         raise UserError(f"not a canonical {kind.__name__}: {error}") from error
-    if canonical(value) != data:
+    if again != data:
         raise UserError(f"not a canonical {kind.__name__}: another spelling of the same value")
     return value
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import libipld
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.encoding import _encode, canonical, from_canonical
+from lichen.errors import UserError
 
 LOOKS_LIKE_A_CID = bytes.fromhex("01551220") + bytes(32)
 
@@ -29,6 +31,15 @@ def test_bytes_that_hold_the_link_tag_are_encoded_as_any_others():
     assert canonical(value) == bytes(
         libipld.encode_dag_cbor(msgspec.to_builtins(value, builtin_types=(bytes,)))
     )
+
+
+class Count(msgspec.Struct, frozen=True):
+    number: int
+
+
+def test_an_integer_beyond_the_encodings_range_is_a_user_error():
+    with pytest.raises(UserError):
+        from_canonical(bytes(libipld.encode_dag_cbor({"number": -(2**64)})), Count)
 
 
 plain = st.recursive(
