@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import libipld
 import msgspec
 
-from lichen.encoding import canonical, from_canonical
+from lichen.encoding import canonical, convert, from_canonical
 from lichen.errors import CorruptionError, UserError
 from lichen.identity import Address
 from lichen.ledger.cache import Cache
@@ -96,7 +97,7 @@ class State:
             data = self.store.get(_STATE + full)
             if data is None:
                 return None
-            record = from_canonical(data, table.kind)
+            record = _decode(data, table.kind)
             self._records.put(full, record)
         return record
 
@@ -107,13 +108,13 @@ class State:
         """
         start = None if after is None else _STATE + table.prefix + after
         for _, data in self.store.scan(_STATE + table.prefix + prefix, after=start):
-            yield from_canonical(data, table.kind)
+            yield _decode(data, table.kind)
 
     def accounts(self) -> Iterator[tuple[Address, Account]]:
         """Yield every account by its address."""
         prefix = _STATE + ACCOUNTS.prefix
         for key, data in self.store.scan(prefix):
-            yield Address(key[len(prefix) :]), from_canonical(data, Account)
+            yield Address(key[len(prefix) :]), _decode(data, Account)
 
     def prove(self, table: Table[Any], key: bytes) -> tuple[bytes | None, Proof]:
         """Return a record's bytes (None: absent) and the proof of them under `head.state_root`."""
@@ -247,3 +248,8 @@ def write_head(changes: Changes, block_hash: bytes) -> Changes:
     head = msgspec.structs.replace(changes.head, hash=block_hash)
     changes.entries[_HEAD] = canonical(head)
     return msgspec.structs.replace(changes, head=head)
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    """Read what this store was given in canonical form: no need to check that again."""
+    return convert(libipld.decode_dag_cbor(data), kind)
