@@ -280,7 +280,8 @@ def print_books(demo: Demo, client: Client, before: Books, after: Books) -> bool
     billed = sum(receipt.price.amount for receipt in demo.runs)
     paid = -runs["developer"]
     balanced = total == 0 and paid == earned + settlement and runs["gateway"] == 0 and paid > 0
-    print(f"the developer paid for runs       {flk(paid)}   ({flk(billed)} in the receipts)")
+    others = f"   ({flk(billed)} in these receipts, the rest is for earlier runs)"
+    print(f"the developer paid for runs       {flk(paid)}{others if paid != billed else ''}")
     print(f"the nodes earned                  {flk(earned)}")
     print(f"the treasury got settlement fees  {flk(settlement)}")
     mark = "✓ the books balance" if balanced else "✗ the books DO NOT balance"

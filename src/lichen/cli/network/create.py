@@ -35,7 +35,7 @@ from lichen.units import Amount, format_flk, parse_flk
 DEVELOPER_FLK = "1000000"
 NODE_FLK = "1000"
 GATEWAY_FLK = "1000"
-TRANSACTION_FEE_FLK = "0.0001"
+TRANSACTION_FEE_FLK = "0.00000001"  # well below a run, so that settling one pays
 SETTLEMENT_FEE_BPS = 200
 STAKE_MIN_FLK = "10"
 CHALLENGE_MS = 60_000
