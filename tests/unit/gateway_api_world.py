@@ -1,5 +1,7 @@
 """A gateway for API tests: the real state machine in memory, a real run log and block store."""
 
+import asyncio
+
 from lichen.content.cid import CID, RAW
 from lichen.content.store import BlockStore
 from lichen.gateway.api.app import create_api
@@ -112,6 +114,7 @@ class World:
             b'{"time_ms":1,"node":"n","function":"api","run":"r","level":"log","text":"hi"}'
         ]
         self.submitted = []
+        self.follow_forever = self.log_ended = False
         self.api = create_api(self)
 
     @property
@@ -151,8 +154,13 @@ class World:
         return RECEIPT
 
     async def logs(self, app, *, follow):
-        for line in self.log_lines:
-            yield line
+        try:
+            for line in self.log_lines:
+                yield line
+            if self.follow_forever:
+                await asyncio.Event().wait()
+        finally:
+            self.log_ended = True
 
     def close(self):
         self.runs.close()

@@ -177,3 +177,9 @@ def test_a_stream_that_gives_a_byte_at_a_time_is_read_whole():
 
     car = car_of(b"first", b"second" * 100)
     assert list(CarReader(Trickle(car))) == parse(car)[1]
+
+
+def test_a_version_2_car_is_read_to_the_end_of_its_stream():
+    stream = io.BytesIO(version_2(car_of(b"first"), index=b"i" * 200_000))
+    assert len(list(CarReader(stream))) == 1
+    assert stream.read() == b""

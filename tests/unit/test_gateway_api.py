@@ -16,7 +16,7 @@ from lichen.content.cid import CID, RAW
 from lichen.encoding import from_json
 from lichen.gateway.api import content, views
 from lichen.gateway.api.app import PREFIX
-from lichen.gateway.api.events import Event, EventHub
+from lichen.gateway.api.events import RUNS_TOLD_MAX, Event, EventHub, publish_runs
 from lichen.gateway.api.openapi import document
 from lichen.gateway.api.table import table
 from lichen.identity import http_signature as hs
@@ -583,3 +583,83 @@ async def test_the_index_behind_a_car_of_version_2_is_covered_by_the_signature_t
     assert answer.json()["type"].endswith("signature-invalid")
     answer = await upload(world, whole, nonce="another-nonce-here")
     assert from_json(answer.content, views.Uploaded).roots == (root,)
+
+
+async def test_few_runs_are_told_one_by_one_and_many_in_sum(world):
+    record = world.runs.get(world.run)
+    listener = world.events.listen()
+    publish_runs(world.events, [record])
+    event = await listener.next()
+    assert (event.kind, event.data["run"], event.data["node"]) == (
+        "run",
+        world.run,
+        str(w.NODE.address),
+    )
+    publish_runs(world.events, [record] * 1000)
+    summary = await listener.next()
+    assert (summary.kind, summary.data) == (
+        "runs",
+        {"runs": 1000, "failed": 0, "told": RUNS_TOLD_MAX},
+    )
+    told = [await listener.next() for _ in range(RUNS_TOLD_MAX)]
+    assert {event.kind for event in told} == {"run"}
+
+
+async def test_nodes_of_runs_are_spelled_as_everywhere(world):
+    world.runs.add(
+        msgspec.structs.replace(
+            world.runs.get(world.run), run="r2", node=f"0x{w.NODE.address.hex()}"
+        )
+    )
+    assert (await get(world, "/runs/r2", views.RunView)).node == str(w.NODE.address)
+    world.runs.add(
+        msgspec.structs.replace(
+            world.runs.get(world.run),
+            run="r3",
+            node="",
+            status=503,
+            error="no node",
+            attempts=(),
+            amount=-1,
+        )
+    )
+    why = await get(world, "/runs/r3/why", views.Why)
+    assert why.run.node == ""
+    assert why.run.amount is None
+    assert "It failed: no node." in why.story
+
+
+async def test_following_a_log_ends_when_the_gateway_closes(world):
+    """Lines that never end, driven by hand as above."""
+    world.follow_forever = True
+    sent, first = [], anyio.Event()
+
+    async def receive():
+        await anyio.sleep_forever()
+
+    async def send(message):
+        sent.append(message)
+        if message.get("body"):
+            first.set()
+
+    request = httpx.Request("GET", f"http://g{PREFIX}/apps/shop/logs?follow=1")
+    sign(request, w.OWNER)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "method": "GET",
+        "scheme": "http",
+        "path": request.url.path,
+        "raw_path": request.url.path.encode(),
+        "query_string": b"follow=1",
+        "root_path": "",
+        "http_version": "1.1",
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+    }
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.api, scope, receive, send)
+            await first.wait()
+            world.events.close()
+    assert sent[-1].get("more_body") is False
+    assert world.log_ended

@@ -112,3 +112,14 @@ def test_the_reason_of_an_exit_is_inferred_from_what_is_known(requested, words, 
     )
     assert reason.kind == kind
     assert reason.detail
+
+
+def test_a_hog_is_judged_over_whole_windows_and_forgiven_when_it_calms():
+    hog, ms = tenant.Hog(), 10**6
+    assert not hog.judge(0, 200 * ms)
+    assert not hog.judge(50 * ms, 250 * ms)  # too early to tell
+    assert hog.judge(90 * ms, 300 * ms)
+    assert hog.busy
+    assert not hog.judge(190 * ms, 400 * ms)  # as before
+    assert hog.judge(200 * ms, 500 * ms)
+    assert not hog.busy

@@ -14,7 +14,7 @@ from lichen.content.dag import links_of, walk
 from lichen.content.dag_pb import Link
 from lichen.content.disk import DiskFullError, StoreBusyError
 from lichen.content.flat import FlatFile
-from lichen.content.importer import import_bytes, import_directory, import_symlink
+from lichen.content.importer import check_name, import_bytes, import_directory, import_symlink
 from lichen.content.ingest import SMALL_FILE_BYTES_MAX, Ingest
 from lichen.content.profile import PROFILES, V0_2015, V1_2025, Profile, profile_named
 from lichen.content.reader import (
@@ -61,6 +61,7 @@ __all__ = [
     "Readable",
     "StoreBusyError",
     "check_block",
+    "check_name",
     "export_car",
     "import_bytes",
     "import_directory",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HEADER_BYTES_MAX = 1 << 20
 ROOTS_MAX = 4096
 SECTION_BYTES_MAX = BLOCK_BYTES_MAX + 256  # a block and its CID
+INDEX_BYTES_MAX = 1 << 28
+_SKIP_BYTES = 1 << 16
 _V2_PRAGMA = bytes.fromhex("0aa16776657273696f6e02")
 _V2_HEADER_BYTES = 40
 _TRUNCATED = "the CAR ends in the middle of a block"
@@ -57,6 +59,7 @@ class CarReader:
             block = section[offset:]
             check_block(cid, block)
             yield cid, bytes(block)
+        self._pass_over_index()
 
     def _read_header(self) -> bytes:
         size = self._read_size(HEADER_BYTES_MAX)
@@ -73,6 +76,13 @@ class CarReader:
             raise UserError("the CAR version 2 header is malformed", hint=_HINT)
         self._exactly(skip)
         self._left = data_bytes
+
+    def _pass_over_index(self) -> None:
+        """Read what follows the blocks of a version 2 to its end, so that all of it was seen."""
+        left = INDEX_BYTES_MAX if self._left is not None else 0
+        self._left = None
+        while left and (data := self._stream.read(min(left, _SKIP_BYTES))):
+            left -= len(data)
 
     def _read_size(self, bytes_max: int) -> int | None:
         """Read a section's length; None at a clean end."""

@@ -167,7 +167,7 @@ class FlatWriter:
         try:
             for sync in syncs:
                 sync.result()
-            os.fchmod(self.fd, 0o444)
+            os.fchmod(self.fd, 0o400)
             os.fsync(self.fd)
         finally:
             self._close()

@@ -54,7 +54,12 @@ class Index:
         self._path = os.path.join(path, "data.mdb")
         with disk_errors():
             self._env = lmdb.open(
-                path, map_size=map_bytes, max_dbs=4, max_readers=READERS_MAX, meminit=False
+                path,
+                map_size=map_bytes,
+                max_dbs=4,
+                max_readers=READERS_MAX,
+                meminit=False,
+                mode=0o600,
             )
             self._blocks = self._env.open_db(b"blocks")
             self._files = self._env.open_db(b"files")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from lichen.content import collect, reader, unixfs
 from lichen.content.car import CarReader, Readable
 from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
-from lichen.content.disk import FULL_HINT, DiskFullError, disk_errors, lock_folder
+from lichen.content.disk import FULL_HINT, DiskFullError, disk_errors, fsync_folder, lock_folder
 from lichen.content.flat import FlatFile, FlatFiles
 from lichen.content.index import Form, Index, IndexWriter, Run
 from lichen.content.ingest import SMALL_FILE_BYTES_MAX, Ingest
@@ -45,6 +45,8 @@ class BlockStore:
         os.makedirs(self.temporary_folder)
         self._index = Index(os.path.join(home, "index"), map_bytes)
         self._flats = FlatFiles(os.path.join(home, "flat"))
+        for folder in (os.path.join(home, "index"), home, os.path.dirname(home) or "."):
+            fsync_folder(folder)
         self._flats.collect_leftovers(self._index.files())
         self.hash_threads = ThreadPoolExecutor(HASH_THREADS, "content-hash")
         self.sync_threads = ThreadPoolExecutor(SYNC_THREADS, "content-sync")
@@ -66,7 +68,7 @@ class BlockStore:
         by default more than the capacity can need). Raises StoreBusyError while another process
         has it open.
         """
-        folder = os.fspath(home)
+        folder = os.path.abspath(home)
         with disk_errors():
             os.makedirs(folder, exist_ok=True)
             lock_fd = lock_folder(folder)
