@@ -18,7 +18,7 @@ from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
 from lichen.errors import LichenError, NotFoundError, PeerError
 from lichen.gateway.api.app import create_api
-from lichen.gateway.api.events import EventHub, block_events, run_event
+from lichen.gateway.api.events import EventHub, block_events, publish_runs
 from lichen.gateway.apps import Apps
 from lichen.gateway.config import GatewayConfig, load_gateway_config
 from lichen.gateway.front import Front
@@ -188,11 +188,11 @@ class GatewayProcess:
             stack.push_async_callback(self.client.close)
             await stack.enter_async_context(self.replica)
             stack.push_async_callback(self._pay_last)
-            stack.callback(self.events.close)
             config = ListenerConfig(addresses=(self.config.listen,), name="gateway")
             self.listener = await stack.enter_async_context(
                 listening(config, self.front.route, self.asgi())
             )
+            stack.callback(self.events.close)  # endless answers end before the listener waits
             await self._warm_all()
             log.info("serving", listen=self.config.listen, hosts=self.config.hosts)
             async with asyncio.TaskGroup() as tasks:
@@ -201,8 +201,7 @@ class GatewayProcess:
                 tasks.create_task(self._watch_replica())
 
     async def _flush_runs(self) -> None:
-        for record in self.runs.take_recent():
-            self.events.publish(run_event(record))
+        publish_runs(self.events, self.runs.take_recent())
         if self.runs.pending:
             await asyncio.to_thread(self.runs.flush)
 

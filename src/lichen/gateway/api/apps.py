@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.responses import StreamingResponse
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from lichen.gateway.api.context import ApiContext
+    from lichen.gateway.api.events import EventHub
     from lichen.ledger.types import App, Grant, Release
 
 NUMBER_MAX = 2**32 - 1
+QUEUE_LINES_MAX = 1000
 
 
 async def index(context: ApiContext, request: Request) -> Page[App]:
@@ -72,7 +75,7 @@ async def logs(context: ApiContext, request: Request) -> StreamingResponse:
     signed.verify(context, request, only=app.owner)
     lines = context.logs(app, follow=parameters.flag(request, "follow"))
     return StreamingResponse(
-        _with_line_ends(lines),
+        _stream(context.events, lines),
         media_type="application/x-ndjson",
         headers={"cache-control": "no-store"},
     )
@@ -87,6 +90,27 @@ def find(context: ApiContext, request: Request) -> App:
     return app
 
 
-async def _with_line_ends(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async for line in lines:
-        yield line + b"\n"
+async def _stream(hub: EventHub, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass lines on until they end, or the gateway does."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_LINES_MAX)
+
+    async def pump() -> None:
+        try:
+            async for line in lines:
+                await queue.put(line)
+        except asyncio.CancelledError:
+            if queue.full():  # nobody may be left to make room
+                queue.get_nowait()
+            raise
+        finally:
+            await queue.put(None)
+
+    task = asyncio.create_task(pump(), name="api-logs")
+    hub.cancel_on_close(task)
+    try:
+        while (line := await queue.get()) is not None:
+            yield line + b"\n"
+        if not hub.closed:
+            await task  # what broke the lines off, breaks the answer off
+    finally:
+        task.cancel()

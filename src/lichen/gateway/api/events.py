@@ -14,11 +14,11 @@ from starlette.responses import StreamingResponse
 
 from lichen.encoding import to_json
 from lichen.errors import PeerUnavailableError
-from lichen.gateway.api.views import Event
+from lichen.gateway.api.views import Event, node_text
 from lichen.ledger.tables import RELEASES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from starlette.requests import Request
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LISTENERS_MAX = 256
 QUEUE_MAX = 256
 HEARTBEAT_S = 15.0
+RUNS_TOLD_MAX = 32  # at a time; the queue holds eight times as many
 HEARTBEAT = b": still here\n\n"
 
 
@@ -68,6 +69,7 @@ class EventHub:
         self._listeners_max = listeners_max
         self._queue_max = queue_max
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+        self._tasks: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
         self.closed = False
 
     def listen(self) -> Listener:
@@ -94,9 +96,15 @@ class EventHub:
         """How many listen."""
         return len(self._listeners)
 
+    def cancel_on_close(self, task: asyncio.Task[None]) -> None:
+        """End another endless answer together with the streams of events."""
+        self._tasks.add(task)
+
     def close(self) -> None:
-        """End all streams."""
+        """End all streams. Call it before waiting for the requests that are under way."""
         self.closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
         self.publish(Event("closing", 0, {}))
 
 
@@ -120,17 +128,33 @@ def _tell_release(hub: EventHub, time_ms: int, key: bytes) -> None:
     hub.publish(Event("release", time_ms, data))
 
 
-def run_event(record: RunRecord) -> Event:
-    """Describe a run that ended."""
+def publish_runs(hub: EventHub, records: Sequence[RunRecord]) -> None:
+    """Tell of runs that ended lately: each one, or of many a summary and the last ones."""
+    if not hub.listeners or not records:
+        return
+    told = records[-RUNS_TOLD_MAX:]
+    if len(told) < len(records):
+        failed = sum(1 for record in records if record.error)
+        data = {"runs": len(records), "failed": failed, "told": len(told)}
+        hub.publish(Event("runs", _ended_ms(records[-1]), data))
+    for record in told:
+        hub.publish(_run_event(record))
+
+
+def _run_event(record: RunRecord) -> Event:
     data = {
         "run": record.run,
         "function": record.function,
-        "node": record.node,
+        "node": node_text(record.node),
         "status": record.status,
         "wall_us": record.wall_us,
         "error": record.error,
     }
-    return Event("run", record.started_ms + record.wall_us // 1000, data)
+    return Event("run", _ended_ms(record), data)
+
+
+def _ended_ms(record: RunRecord) -> int:
+    return record.started_ms + record.wall_us // 1000
 
 
 async def stream(context: ApiContext, _: Request) -> StreamingResponse:

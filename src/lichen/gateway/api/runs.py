@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from lichen.gateway.api import parameters
-from lichen.gateway.api.views import Attempt, RunView, Why
+from lichen.gateway.api.views import Attempt, RunView, Why, node_text
 from lichen.units import Amount, format_flk
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def view(context: ApiContext, run: str) -> RunView:
         target=record.target,
         started_ms=record.started_ms,
         ceiling=Amount(record.ceiling),
-        node=record.node,
+        node=node_text(record.node),
         status=record.status,
         wall_us=record.wall_us,
         error=record.error,
-        attempts=tuple(Attempt(a.node, a.outcome, a.after_us) for a in record.attempts),
+        attempts=tuple(Attempt(node_text(a.node), a.outcome, a.after_us) for a in record.attempts),
         refusals=record.refusals,
         amount=None if record.amount < 0 else Amount(record.amount),
     )

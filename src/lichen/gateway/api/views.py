@@ -263,8 +263,13 @@ class LogLine(View, frozen=True):
 
 
 class Event(View, frozen=True):
-    """Something that happened: `kind` is block, release, run or node; `data` depends on it."""
+    """Something that happened: `kind` is block, release, run, runs, missed or closing."""
 
     kind: str
     time_ms: int
     data: dict[str, Any]
+
+
+def node_text(node: str) -> str:
+    """Spell a node's address as everywhere else; a run that no node took has an empty one."""
+    return str(Address.parse(node)) if node else ""
