@@ -1,8 +1,8 @@
 """The map of the system: what can be replaced by something else, and what each promises.
 
-Rooms are written against these; `node/process.py` and `gateway/process.py` compose the ones that
 Rooms are written against these; `node/process.py` and `gateway/process.py` compose the shipped ones
 by hand. The functions at the end hold those to their promise when types are checked.
+"""
 
 from __future__ import annotations
 
