@@ -355,6 +355,16 @@ def test_a_bomb_in_a_car_is_not_blown_up_on_disk(store, tmp_path):
     assert store.usage_bytes < 2 * MIB
 
 
+@profiles
+def test_a_file_that_is_a_leaf_of_a_larger_one_is_flat_too(store, profile):
+    first, second = noise(profile.chunk_bytes), noise(70_000)
+    store.add_file(io.BytesIO(first + second), profile)
+    root, car, _ = car_of(second, profile)
+    store.import_car(io.BytesIO(car))
+    flat = store.flat_file(root)
+    assert (flat.offset, flat.pread(flat.size)) == (len(first), second)
+
+
 # Keeping and removing
 
 

@@ -32,6 +32,7 @@ HASH_THREADS = 2
 SYNC_THREADS = 2
 MAP_BYTES_MAX = 16 << 40
 _MAP_SLACK_BYTES = 1 << 30
+_FORM_OF_LEAF = {RAW: Form.RAW, DAG_PB: Form.WRAPPED}
 
 
 class BlockStore:
@@ -136,10 +137,10 @@ class BlockStore:
             return flat
         if self._index.file_bytes(file) is not None:
             return self._flats.open(file)
-        found = self._index.get(cid.multihash) if cid.codec == RAW else None
-        if not isinstance(found, Run) or found.form is not Form.RAW:
+        found = self._index.get(cid.multihash)
+        if not isinstance(found, Run) or found.form is not _FORM_OF_LEAF.get(cid.codec):
             return None
-        flat = self._flats.open(found.file)
+        flat = self._flats.open(found.file)  # a leaf inside a larger file is a file too
         return None if flat is None else flat.run(found.offset, found.length)
 
     def small_file(self, cid: CID) -> bytes | None:
