@@ -38,7 +38,7 @@ def test_version_2_limits_are_written_and_its_events_read(tmp_path):
     assert written["memory.max"] == "1000"
     assert written["memory.swap.max"] == "0"
     assert written["pids.max"] == "64"
-    assert written["cpu.max"] == "100000 100000"
+    assert written["cpu.max"] == "20000 20000"
     assert cgroup.procs == (str(folder / "cgroup.procs"),)
     assert not cgroup.oom_killed()
     (folder / "memory.events").write_text("low 0\noom 3\noom_kill 1\n")

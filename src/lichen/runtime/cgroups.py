@@ -16,12 +16,13 @@ from typing import Final, Literal
 import msgspec
 
 Controller = Literal["memory", "pids", "cpu"]
+Priority = Literal["normal", "busy", "low"]
 
 CONTROLLERS: Final[tuple[Controller, ...]] = ("memory", "pids", "cpu")
-CPU_PERIOD_US: Final = 100_000
-CPU_QUOTA_US: Final = 100_000  # one core
-CPU_SHARES: Final = {"normal": 1024, "low": 64}  # version 1; 1024 is what any other process gets
-CPU_WEIGHT: Final = {"normal": 100, "low": 6}  # the same in version 2
+CPU_PERIOD_US: Final = 20_000  # short: a burst over several cores ends soon
+CPU_QUOTA_US: Final = 20_000  # one core
+CPU_SHARES: Final = {"normal": 1024, "busy": 256, "low": 64}  # version 1; a process has 1024
+CPU_WEIGHT: Final = {"normal": 100, "busy": 25, "low": 6}  # the same in version 2
 PREFIX: Final = "lichen-"
 
 
@@ -76,8 +77,8 @@ class Cgroup:
         else:
             _try_write(folder / "cpu.max", f"{CPU_QUOTA_US} {CPU_PERIOD_US}")
 
-    def prioritise(self, level: Literal["normal", "low"]) -> None:
-        """Weigh as much as any one process, or much less than that."""
+    def prioritise(self, level: Priority) -> None:
+        """Weigh as much as any one process, or less (felt only where CPU is scarce)."""
         folder = self._folders.get("cpu")
         if folder is None:
             return

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -92,14 +92,26 @@ def _manifest(name: str) -> bytes:
     return files("lichen.runtime").joinpath("engines_npm", name).read_bytes()
 
 
+def _platform_manifests() -> dict[str, bytes]:
+    """Return the manifests cut down to this platform's packages, as plain dependencies.
+
+    The shipped ones list every platform's as optional, and of those npm forgives any failure.
+    """
+    package, lock = (
+        msgspec.json.decode(_manifest(name), type=dict[str, Any]) for name in _MANIFESTS
+    )
+    wanted = {f"@cloudflare/workerd-{_platform()[0]}", f"@esbuild/{_platform()[1]}"}
+    versions = {n: v for n, v in package.pop("optionalDependencies").items() if n in wanted}
+    package["dependencies"] = versions
+    locked = {f"node_modules/{n}": lock["packages"][f"node_modules/{n}"] for n in versions}
+    for entry in locked.values():
+        del entry["optional"]
+    lock["packages"] = {"": package, **locked}
+    return dict(zip(_MANIFESTS, map(msgspec.json.encode, (package, lock)), strict=True))
+
+
 def _locate(directory: Path) -> Engines:
-    system = (platform.system(), platform.machine())
-    names = _PLATFORMS.get(system)
-    if names is None:
-        raise EngineMissingError(
-            f"there is no workerd for {system[0]} on {system[1]}",
-            hint="use Linux (x86_64, aarch64) or macOS",
-        )
+    names = _platform()
     modules = directory / "node_modules"
     return Engines(
         workerd=str(modules / "@cloudflare" / f"workerd-{names[0]}" / "bin" / "workerd"),
@@ -107,6 +119,18 @@ def _locate(directory: Path) -> Engines:
         node=node_path(),
         npm_cli=npm_cli_path(),
     )
+
+
+def _platform() -> tuple[str, str]:
+    """Return how workerd's and esbuild's packages name this platform."""
+    system = (platform.system(), platform.machine())
+    names = _PLATFORMS.get(system)
+    if names is None:
+        raise EngineMissingError(
+            f"there is no workerd for {system[0]} on {system[1]}",
+            hint="use Linux (x86_64, aarch64) or macOS",
+        )
+    return names
 
 
 def _complete(engines: Engines) -> bool:
@@ -131,8 +155,8 @@ def _locked(base: Path) -> Iterator[None]:
 def _install(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)  # damaged: a whole one would have been used
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix="new-") as temporary:
-        for name in _MANIFESTS:
-            (Path(temporary) / name).write_bytes(_manifest(name))
+        for name, content in _platform_manifests().items():
+            (Path(temporary) / name).write_bytes(content)
         try:
             run_npm(("ci",), temporary)
         except NpmError as error:

@@ -24,6 +24,8 @@ ENV_BYTES_MAX: Final = 512 * 1024
 ENGINE_MB: Final = 48  # what the engine itself may take beside the tenant's memory
 KERNEL_SLACK_MB: Final = 32  # the kernel's own limit lies this far above the watchdog's
 PING_BYTES_MAX: Final = 4096
+HOG_WINDOW_NS: Final = 100_000_000
+HOG_PERCENT: Final = 60  # of one core, over a whole window
 
 _PING = b"GET / HTTP/1.1\r\nHost: ping\r\nlichen-ping: 1\r\nConnection: close\r\n\r\n"
 _PONG = b"HTTP/1.1 204"
@@ -68,6 +70,26 @@ class Usage(msgspec.Struct, frozen=True):
     memory_bytes: int
 
 
+class Hog:
+    """Judges, from readings of a CPU clock, whether something is busy all the time."""
+
+    __slots__ = ("_cpu_ns", "_since_ns", "busy")
+
+    def __init__(self) -> None:
+        self._cpu_ns = self._since_ns = 0
+        self.busy = False
+
+    def judge(self, cpu_ns: int, now_ns: int) -> bool:
+        """Take a reading; return whether the judgement has changed."""
+        elapsed_ns = now_ns - self._since_ns
+        if elapsed_ns < HOG_WINDOW_NS:
+            return False
+        busy = (cpu_ns - self._cpu_ns) * 100 > elapsed_ns * HOG_PERCENT
+        self._cpu_ns, self._since_ns = cpu_ns, now_ns
+        changed, self.busy = busy != self.busy, busy
+        return changed
+
+
 class Tenant:
     """One tenant's process.
 
@@ -93,6 +115,7 @@ class Tenant:
         self._memory_bytes_max = (spec.memory_mb + ENGINE_MB) * 2**20
         self._stop_kind: ExitKind | None = None
         self._checked_cpu_ns = -1
+        self._hog = Hog()
         self._memory_bytes = process.anonymous_bytes()
         self._meter = meter.Meter(
             cpu_ns=process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=time.monotonic_ns()
@@ -151,6 +174,7 @@ class Tenant:
     def check(self) -> None:
         """Measure memory and stop the process when it is over the limit (watchdog's thread)."""
         cpu_ns = self._process.cpu_ns()
+        self._weigh(cpu_ns)
         if cpu_ns == self._checked_cpu_ns:
             return  # asleep since the last look: it cannot have allocated
         self._checked_cpu_ns = cpu_ns
@@ -159,6 +183,12 @@ class Tenant:
             self.stop("memory")
         elif self._cgroup is not None and self._cgroup.pids_refused():
             self.stop("pids")
+
+    def _weigh(self, cpu_ns: int) -> None:
+        """Let those that take a whole core for long give way to those that need one briefly."""
+        if self._cgroup is None or not self._hog.judge(cpu_ns, time.monotonic_ns()):
+            return
+        self._cgroup.prioritise("busy" if self._hog.busy else "normal")
 
     def _ended(self, ended: asyncio.Future[int]) -> None:
         self._pump.close()
