@@ -56,6 +56,7 @@ class Listener:
         self.counters = Counters()
         self.now = time.monotonic()
         self.sockets: list[socket.socket] = []
+        self._paths: list[str] = []
         self._server = uvicorn.Server(self._uvicorn_config(app))
         self._main: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -81,6 +82,8 @@ class Listener:
         try:
             for address in self.config.addresses:
                 self.sockets.append(bind(address))
+                if address.startswith("unix:"):
+                    self._paths.append(address.removeprefix("unix:"))
         except MachineError:
             self._close_sockets()
             raise
@@ -111,10 +114,11 @@ class Listener:
         self._close_sockets()
 
     def _close_sockets(self) -> None:
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        self._paths.clear()
         for number in self.sockets:
-            if number.family == socket.AF_UNIX and number.fileno() >= 0:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(number.getsockname())
             number.close()
 
     def _tick(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lichen.wire.framing import Framing
     from lichen.wire.heads import RequestHead
 
-TURN_BYTES_MAX: Final = 1024 * 1024
+TURN_BYTES_MAX: Final = 2 * 1024 * 1024
 
 
 class SendFile(Work):
