@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lichen.errors import CorruptionError, LimitError, MachineError, UserError
+from lichen.errors import CorruptionError, LichenError, LimitError, MachineError, UserError
 from lichen.ledger import (
     BLOCK_TRANSACTIONS_MAX,
     OverloadError,
@@ -167,6 +167,32 @@ async def test_a_disk_that_fails_is_said_and_the_next_try_works(home, monkeypatc
             assert engine.state.head.height == 0
         (first, second) = await engine.submit(transfers(NAMES[0], 2))
         assert (first.accepted(), second.accepted()) == (1, 1)
+
+
+async def test_an_engine_stops_when_the_disk_and_it_disagree(home, monkeypatch):
+    engine = Engine(home)
+    await engine.__aenter__()
+    write = engine.state.store.write
+
+    def write_and_fail(entries):
+        write(entries)
+        raise MachineError("fsync failed", hint="check the disk")
+
+    monkeypatch.setattr(engine.state.store, "write", write_and_fail)
+    first, waiting = await asyncio.gather(
+        engine.submit(transfers(NAMES[0], 1)),
+        engine.submit(transfers(NAMES[1], 1) * 1024),
+        return_exceptions=True,
+    )
+    assert isinstance(first, MachineError)
+    assert isinstance(waiting, LichenError)
+    with pytest.raises(OverloadError):
+        await engine.submit(transfers(NAMES[0], 1))
+    assert not engine.running
+    with pytest.raises(MachineError, match="disk failed"):
+        await engine.__aexit__()
+    async with Engine(home) as again:
+        assert again.state.head.height == 1
 
 
 async def test_block_time_never_goes_back(home):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from lichen.content import varint
 from lichen.encoding import to_json
-from lichen.errors import CorruptionError, PeerUnavailableError
+from lichen.errors import CorruptionError, MachineError, PeerUnavailableError
 from lichen.ledger import (
     BadNonceError,
     OverdraftError,
@@ -256,3 +256,36 @@ def test_frames_come_out_whole_however_they_arrive():
     frames = Frames()
     assert [frame for byte in data for frame in frames.feed(bytes([byte]))] == [b"a" * 300, b"b"]
     assert Frames().feed(data) == [b"a" * 300, b"b"]
+
+
+async def test_a_follower_goes_on_once_its_disk_is_mended(url, tmp_path, monkeypatch):
+    replica = Follower(tmp_path / "replica", url, GENESIS)
+    async with asyncio.timeout(20), LedgerClient(url) as client, replica as follower:
+        failed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as broken:
+
+            def write(*_):
+                loop.call_soon_threadsafe(failed.set)
+                raise MachineError("the disk is full", hint="free some space")
+
+            broken.setattr(follower.store, "write", write)
+            await client.submit_one(pay(0))
+            await failed.wait()
+            assert follower.height == 0
+        await follower.wait_for(1)
+
+
+async def test_a_callback_that_fails_does_not_stop_a_follower(url):
+    async with (
+        asyncio.timeout(20),
+        LedgerClient(url) as client,
+        Follower(None, url, GENESIS) as follower,
+    ):
+        seen = []
+        follower.on_block(lambda *_: 1 / 0)
+        cancel = follower.on_block(lambda block, _: seen.append(block.header.height))
+        await follower.wait_for((await client.submit_one(pay(0))).height)
+        cancel()
+        await follower.wait_for((await client.submit_one(pay(1))).height)
+        assert seen == [1]

@@ -151,6 +151,11 @@ class Engine:
         self._advanced.set()
         self._arrived.set()
 
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the engine ends, by itself or because it was closed."""
+        if self._task is not None:
+            self._task.add_done_callback(lambda _: callback())
+
     def status(self) -> Status:
         """Return where the ledger stands."""
         head = self.state.head
@@ -223,8 +228,9 @@ class Engine:
         finally:
             self._stopping = True
             self._advanced.set()
-            for slot in pending:
-                _fail(slot, OverloadError("the ledger stopped", hint="send it again later"))
+            stopped = OverloadError("the ledger stopped", hint="send it again later")
+            for submission in (*(slot.submission for slot in pending), *self._queue):
+                _fail(submission, stopped)
 
     async def _fill(self, pending: deque[_Slot]) -> None:
         """Take checked submissions off the queue, waiting only when nothing is pending."""
@@ -251,11 +257,12 @@ class Engine:
             )
         except LichenError as error:
             for slot in slots:
-                _fail(slot, error)
+                _fail(slot.submission, error)
+            self._require_unmoved()
         except Exception:  # nothing was written; one bad batch must not end the ledger
             log.exception("block-failed", transactions=len(slots))
             for slot in slots:
-                _fail(slot, MachineError("the ledger failed", hint="look at its log"))
+                _fail(slot.submission, MachineError("the ledger failed", hint="look at its log"))
         else:
             if applied is not None:
                 self.state.adopt(applied.changes)
@@ -266,6 +273,14 @@ class Engine:
         finally:
             self._queued -= len(slots)
             self._queued_bytes -= sum(len(slot.raw) for slot in slots)
+
+    def _require_unmoved(self) -> None:
+        """After a failed write: stop when the disk has the block after all (its fsync failed)."""
+        self._store.refresh()
+        if self.state.stored_head() != self.state.head:
+            raise MachineError(
+                "the disk failed while a block was written", hint="check it, then start again"
+            )
 
     def _produce(self, slots: list[_Slot], time_ms: int) -> tuple[list[Result], Applied | None]:
         """Work out a block and write it to disk, on the writer's thread."""
@@ -382,7 +397,7 @@ def _settle(slot: _Slot, result: Result) -> None:
         submission.done.set_result(submission.results)
 
 
-def _fail(slot: _Slot, error: LichenError) -> None:
-    if not slot.submission.done.done():
-        slot.submission.done.set_exception(error)
-        slot.submission.done.exception()  # whoever waited may be gone
+def _fail(submission: _Submission, error: LichenError) -> None:
+    if not submission.done.done():
+        submission.done.set_exception(error)
+        submission.done.exception()  # whoever waited may be gone

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from lichen.errors import CorruptionError, PeerError, UserError
+from lichen.errors import CorruptionError, LichenError, MachineError, PeerError, UserError
 from lichen.ledger.client import LedgerClient
 from lichen.ledger.machine import apply_block
 from lichen.ledger.state import State
@@ -48,14 +48,14 @@ class Follower:
     def __init__(self, home: Path | None, ledger_url: str, genesis: Genesis) -> None:
         """Keep the replica in the folder `home`, or in memory when it is None."""
         self.genesis = genesis
-        self._store: Store = MemoryStore() if home is None else LmdbStore(home, durable=False)
+        self.store: Store = MemoryStore() if home is None else LmdbStore(home, durable=False)
         try:
-            self._state = State(self._store, genesis)
+            self._state = State(self.store, genesis)
         except BaseException:
-            self._store.close()
+            self.store.close()
             raise
         self.state = View(self._state)
-        self.error: CorruptionError | None = None
+        self.error: LichenError | None = None
         self.connected = False
         self._client = LedgerClient(ledger_url)
         self._callbacks: list[OnBlock] = []
@@ -74,7 +74,7 @@ class Follower:
                 await self._task
         await self._client.close()
         await asyncio.to_thread(self._writer.shutdown)
-        self._store.close()
+        self.store.close()
 
     @property
     def network(self) -> bytes:
@@ -106,7 +106,7 @@ class Follower:
         return lambda: self._callbacks.remove(callback)
 
     async def wait_for(self, height: int) -> None:
-        """Wait until the block of `height` is applied; CorruptionError when that cannot be.
+        """Wait until the block of `height` is applied; raise why that will not be (`error`).
 
         It has no time limit of its own: use `asyncio.timeout`.
         """
@@ -130,8 +130,11 @@ class Follower:
             except (CorruptionError, UserError) as error:
                 self._stop(error)
                 return
-            except PeerError as error:
-                log.info("ledger-unreachable", why=error.what, retry_s=pause_s)
+            except (PeerError, MachineError) as error:  # also a full disk may be mended
+                log.warning("ledger-not-followed", why=error.what, hint=error.hint, retry_s=pause_s)
+            except Exception as error:
+                self._stop(MachineError(f"the follower failed: {error!r}", hint="report this"))
+                raise
             finally:
                 self.connected = False
             pause_s = RETRY_S_MIN if self.height > before else min(pause_s * 2, RETRY_S_MAX)
@@ -178,12 +181,10 @@ class Follower:
 
     def _work_out(self, block: Block) -> Applied:
         applied = apply_block(self._state, block)
-        self._store.write(applied.changes.entries)
+        self.store.write(applied.changes.entries)
         return applied
 
-    def _stop(self, error: CorruptionError | UserError) -> None:
-        if not isinstance(error, CorruptionError):
-            error = CorruptionError(error.what, hint=error.hint)
+    def _stop(self, error: LichenError) -> None:
         self.error = error
         log.error("follower-stopped", why=error.what, hint=error.hint, height=self.height)
         self._advanced.set()

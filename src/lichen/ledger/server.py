@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -47,6 +48,7 @@ REQUEST_BYTES_MAX = 8 << 20
 CONNECTIONS_MAX = 1024
 FOLLOWERS_MAX = 512
 HEARTBEAT_S = 5.0
+BODY_S_MAX = 30
 IDLE_S = 75
 SHUTDOWN_S = 10
 BLOCKS_PER_CHUNK_BYTES = 1 << 20
@@ -76,7 +78,13 @@ class Api:
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics),
             ],
-            exception_handlers={LichenError: _problem, 404: _no_route, 405: _no_route},
+            exception_handlers={
+                LichenError: _problem,
+                ClientDisconnect: _gone,
+                Exception: _problem,
+                404: _no_route,
+                405: _no_route,
+            },
         )
 
     async def _genesis(self, _request: Request) -> Response:
@@ -172,14 +180,15 @@ class _Server(uvicorn.Server):
         """Take SIGTERM and SIGINT while serving."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self.stop)
         try:
             yield
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End block streams and finish the requests that are under way."""
         self.engine.stop_streams()
         self.should_exit = True
 
@@ -208,6 +217,7 @@ async def _serve(home: Path, host: str, port: int) -> None:
         )
         server = _Server(config)
         server.engine = engine
+        engine.on_end(server.stop)
         try:
             await server.serve()
         except SystemExit as error:  # uvicorn's way to say that it could not bind
@@ -218,12 +228,18 @@ async def _serve(home: Path, host: str, port: int) -> None:
 
 async def _read_body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > REQUEST_BYTES_MAX:
-            raise LimitError(
-                f"the body is over {REQUEST_BYTES_MAX} bytes", hint="send fewer at once"
-            )
+    try:
+        async with asyncio.timeout(BODY_S_MAX):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > REQUEST_BYTES_MAX:
+                    raise LimitError(
+                        f"the body is over {REQUEST_BYTES_MAX} bytes", hint="send fewer at once"
+                    )
+    except TimeoutError:
+        raise UserError(
+            f"the body did not come within {BODY_S_MAX} s", hint="send it at once"
+        ) from None
     return bytes(body)
 
 
@@ -260,9 +276,17 @@ def _json(value: object) -> Response:
 
 
 async def _problem(_request: Request, error: Exception) -> Response:
-    known = error if isinstance(error, LichenError) else MachineError("the ledger failed")
+    known = (
+        error
+        if isinstance(error, LichenError)
+        else MachineError("the ledger failed", hint="its log says why")
+    )
     body = msgspec.json.encode(problem_of(known))
     return Response(body, status_code=known.status, media_type="application/problem+json")
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)  # nobody is there to read it
 
 
 async def _no_route(request: Request, _error: Exception) -> Response:

@@ -151,11 +151,15 @@ class State:
         self.store.refresh()
         self.tree.adopt(changes.tree)
 
-    def _load_head(self) -> None:
+    def stored_head(self) -> Head:
+        """Return the head as the store has it; CorruptionError when it is not readable."""
         try:
-            self.head = from_canonical(self.store.get(_HEAD) or b"", Head)
+            return from_canonical(self.store.get(_HEAD) or b"", Head)
         except UserError as error:
             raise CorruptionError("the store has no readable head", hint="replay it") from error
+
+    def _load_head(self) -> None:
+        self.head = self.stored_head()
         if self.head.state_root != self.tree.root:
             raise CorruptionError("the state tree is not the head's", hint="replay the blocks")
 

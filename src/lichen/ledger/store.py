@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -89,7 +90,9 @@ class MemoryStore:
 
 
 class LmdbStore:
-    """A store in a folder that this process holds alone.
+    """A store in a folder that this process holds alone, read by the thread that opened it.
+
+    One other thread, the writer, may read and write as well.
 
     `durable` writes are fsynced with their commit record. A follower, which can fetch its last
     blocks again, does without the latter: still never a torn state.
@@ -115,18 +118,20 @@ class LmdbStore:
                 f"the store in {home} cannot be opened: {error}",
                 hint="look at the disk's space and rights",
             ) from error
-        self._read: Any = self._env.begin()
+        # One snapshot for the thread that owns the store, one for the thread that writes.
+        self._owner = threading.get_ident()
+        self._snapshots: list[Any] = [self._env.begin(), self._env.begin()]
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value, or None."""
-        value: bytes | None = self._read.get(key)
+        value: bytes | None = self._snapshot().get(key)
         return value
 
     def scan(
         self, prefix: bytes, *, before: bytes | None = None, after: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entries under `prefix`: upwards, past `after`; with `before` downwards."""
-        with self._read.cursor() as cursor:
+        with self._snapshot().cursor() as cursor:
             if before is not None:
                 found = cursor.prev() if cursor.set_range(before) else cursor.last()
                 entries = cursor.iterprev() if found else ()
@@ -155,15 +160,20 @@ class LmdbStore:
             ) from error
 
     def refresh(self) -> None:
-        """Let reads see everything that has been written."""
-        self._read.abort()
-        self._read = self._env.begin()
+        """Let reads see everything that has been written. No write may be under way."""
+        for snapshot in self._snapshots:
+            snapshot.abort()
+        self._snapshots = [self._env.begin(), self._env.begin()]
 
     def close(self) -> None:
         """Let go of files and locks."""
-        self._read.abort()
+        for snapshot in self._snapshots:
+            snapshot.abort()
         self._env.close()
         os.close(self._lock)
+
+    def _snapshot(self) -> Any:
+        return self._snapshots[threading.get_ident() != self._owner]
 
     def __enter__(self) -> Self:
         return self
