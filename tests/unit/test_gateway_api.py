@@ -1,14 +1,19 @@
 """The public API: its table, its document, and what each route answers."""
 
+import asyncio
 import inspect
 import json
 import pathlib
+import re
+from urllib.parse import quote
 
 import anyio
 import httpx
 import libipld
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from lichen.content.car import write_car
@@ -663,3 +668,33 @@ async def test_following_a_log_ends_when_the_gateway_closes(world):
             world.events.close()
     assert sent[-1].get("more_body") is False
     assert world.log_ended
+
+
+segments = st.text(min_size=1, max_size=40).filter(lambda text: text not in (".", ".."))
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    entry=st.sampled_from(GETS),
+    values=st.lists(segments, min_size=2, max_size=2),
+    query=st.dictionaries(
+        st.sampled_from(["limit", "cursor", "before", "owner", "from", "node", "epoch", "verify"]),
+        st.text(max_size=30) | st.integers(0, 2**70).map(str),
+        max_size=4,
+    ),
+)
+def test_no_request_is_answered_by_a_failure_of_the_gateway(world, entry, values, query):
+    waiting = [quote(value, safe="") for value in values]
+    path = re.sub(r"\{[a-z]+\}", lambda _: waiting.pop(), entry.path)
+
+    async def ask():
+        async with client_of(world) as client:
+            return await client.get(PREFIX + path, params=query)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"]

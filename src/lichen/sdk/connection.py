@@ -12,10 +12,9 @@ from urllib.parse import quote
 import httpx
 
 from lichen.encoding import from_json
-from lichen.errors import LimitError, PeerError, PeerUnavailableError, UserError
+from lichen.errors import LichenError, LimitError, PeerError, PeerUnavailableError, UserError
 from lichen.gateway.api import views
 from lichen.identity.http_signature import RequestHead, sign_request
-from lichen.sdk.problems import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,7 +144,7 @@ class Connection:
         try:
             if response.status_code != httpx.codes.OK:
                 response = _read(response, JSON_BYTES_MAX)
-                raise error_of(response.status_code, response.content)
+                raise _error_of(response)
             with _translated(self.base):
                 yield from _split_lines(response.iter_raw())
         finally:
@@ -230,10 +229,16 @@ def _read(response: httpx.Response, bytes_max: int) -> httpx.Response:
     return whole
 
 
+def _error_of(response: httpx.Response) -> LichenError:
+    from lichen.sdk.problems import error_of  # knows every room's errors: slow to import
+
+    return error_of(response.status_code, response.content)
+
+
 def _successful(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
-    raise error_of(response.status_code, response.content)
+    raise _error_of(response)
 
 
 def _split_lines(parts: Iterator[bytes]) -> Iterator[bytes]:
