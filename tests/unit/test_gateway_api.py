@@ -19,7 +19,8 @@ from starlette.requests import Request
 from lichen.content.car import write_car
 from lichen.content.cid import CID, RAW
 from lichen.encoding import from_json
-from lichen.gateway.api import content, views
+from lichen.errors import PeerError
+from lichen.gateway.api import apps, content, views
 from lichen.gateway.api.app import PREFIX
 from lichen.gateway.api.events import RUNS_TOLD_MAX, Event, EventHub, publish_runs
 from lichen.gateway.api.openapi import document
@@ -632,6 +633,52 @@ async def test_nodes_of_runs_are_spelled_as_everywhere(world):
     assert why.run.node == ""
     assert why.run.amount is None
     assert "It failed: no node." in why.story
+
+
+async def test_a_quiet_log_shows_that_it_is_alive(monkeypatch):
+    monkeypatch.setattr(apps, "HEARTBEAT_S", 0.001)
+    hub, wake = EventHub(), asyncio.Event()
+
+    async def lines():
+        await wake.wait()
+        yield b"{}"
+
+    stream = apps._stream(hub, lines())
+    assert await anext(stream) == b"\n"
+    wake.set()
+    rest = [line async for line in stream]
+    assert rest[-1] == b"{}\n"
+    assert set(rest[:-1]) <= {b"\n"}
+
+
+async def test_a_log_that_breaks_off_breaks_its_answer_off():
+    async def lines():
+        yield b"{}"
+        raise PeerError("the node is gone")
+
+    stream = apps._stream(EventHub(), lines())
+    assert await anext(stream) == b"{}\n"
+    with pytest.raises(PeerError, match="gone"):
+        await anext(stream)
+
+
+async def test_a_reader_that_leaves_a_full_log_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr(apps, "QUEUE_LINES_MAX", 2)
+    ended = asyncio.Event()
+
+    async def lines():
+        try:
+            while True:
+                yield b"{}"
+        finally:
+            ended.set()
+
+    stream = apps._stream(EventHub(), lines())
+    await anext(stream)
+    await stream.aclose()
+    await asyncio.wait_for(ended.wait(), 5)
+    tasks = [task for task in asyncio.all_tasks() if task.get_name() == "api-logs"]
+    assert all(task.cancelled() or task.done() or task.cancelling() for task in tasks)
 
 
 async def test_following_a_log_ends_when_the_gateway_closes(world):

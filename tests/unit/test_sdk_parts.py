@@ -229,3 +229,11 @@ def test_a_genesis_of_another_network_is_not_believed():
     with pytest.raises(LichenError, match="network id") as caught:
         client.genesis()
     assert "do not trust" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b"[]"])
+def test_an_answer_that_is_not_a_gateways_is_the_peers_fault(content):
+    client, _ = scripted(httpx.Response(200, content=content))
+    with pytest.raises(PeerError, match="not understood") as caught:
+        client.status()
+    assert "Lichen gateway" in caught.value.hint

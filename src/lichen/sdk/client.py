@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Self
 import libipld
 import msgspec
 
-from lichen.encoding import from_json
-from lichen.errors import NotAllowedError, UserError
+from lichen.errors import NotAllowedError, UserError, VerificationError
 from lichen.gateway.api import views
 from lichen.ledger.transactions import (
     Transaction,
@@ -100,7 +99,7 @@ class Client:
         """Return the network's genesis, checked against the id that the gateway names."""
         network = self._connection.get("/api/v1/network", views.Network)
         if network_id(network.genesis) != network.id:
-            raise UserError(
+            raise VerificationError(
                 "the gateway's genesis does not have the network id that it names",
                 hint="do not trust this gateway; use another one",
             )
@@ -213,7 +212,13 @@ class Client:
     def receipt(self, run: str) -> Receipt:
         """Return a run's signed receipt; `market.receipt.write_receipt` gives the file's bytes."""
         path = f"/api/v1/runs/{quote_path(run)}/receipt"
-        return read_receipt(self._connection.get_bytes(path, RECEIPT_BYTES_MAX))
+        receipt = read_receipt(self._connection.get_bytes(path, RECEIPT_BYTES_MAX))
+        if receipt.run != run:
+            raise VerificationError(
+                f"the gateway gave the receipt of run {receipt.run} for {run}",
+                hint="do not trust this gateway; use another one",
+            )
+        return receipt
 
     def call(
         self,
@@ -244,8 +249,7 @@ class Client:
         """Yield an app's log lines from all nodes; signed by the app's owner."""
         self._signer()
         query = {"follow": "1"} if follow else {}
-        for line in self._connection.lines(f"/api/v1/apps/{quote_path(app)}/logs", query):
-            yield from_json(line, views.LogLine)
+        yield from self._connection.logs(f"/api/v1/apps/{quote_path(app)}/logs", query)
 
     # What is told to the network
 

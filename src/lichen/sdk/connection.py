@@ -29,7 +29,8 @@ ATTEMPTS_MAX = 3
 PAUSE_S = 0.2
 JSON_BYTES_MAX = 16 * 2**20
 LINE_BYTES_MAX = 64 * 1024
-SILENCE_S_MAX = 60.0
+SILENCE_S_MAX = 60.0  # streams carry a sign of life every 15 s
+STORED_S_MAX = 300.0  # from an upload's last byte until all of it is on disk
 NONCE_BYTES = 16
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -64,7 +65,7 @@ class Connection:
 
     def get(self, path: str, kind: type[T], **query: str) -> T:
         """Fetch JSON; empty parameters are left out."""
-        return from_json(self.get_bytes(path, JSON_BYTES_MAX, **query), kind)
+        return _decode(self.get_bytes(path, JSON_BYTES_MAX, **query), kind)
 
     def get_bytes(self, path: str, bytes_max: int, **query: str) -> bytes:
         """Fetch a body of at most `bytes_max`; raise the error that a problem stands for."""
@@ -81,7 +82,7 @@ class Connection:
             )
             return self._send(request, JSON_BYTES_MAX)
 
-        return from_json(_successful(_repeated(send)).content, kind)
+        return _decode(_successful(_repeated(send)).content, kind)
 
     def post_file(
         self, path: str, spool: Spool, media_type: str, kind: type[T], progress: Progress | None
@@ -94,11 +95,12 @@ class Connection:
                 self.base + path,
                 content=spool.read(progress),
                 headers={"content-type": media_type, "content-length": str(spool.size)},
+                timeout=httpx.Timeout(self._client.timeout.connect, read=STORED_S_MAX),
             )
             self._sign(request, spool.sha256)
             return self._send(request, JSON_BYTES_MAX)
 
-        return from_json(_successful(_repeated(send)).content, kind)
+        return _decode(_successful(_repeated(send)).content, kind)
 
     def exchange(
         self,
@@ -119,7 +121,7 @@ class Connection:
 
         return _repeated(send) if method in SAFE_METHODS else send()
 
-    def lines(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
+    def logs(self, path: str, query: Mapping[str, str]) -> Iterator[views.LogLine]:
         """Stream the lines of a signed GET; raise PeerUnavailableError when the stream breaks."""
         request = self._client.build_request(
             "GET",
@@ -127,7 +129,8 @@ class Connection:
             timeout=httpx.Timeout(self._client.timeout.connect, read=SILENCE_S_MAX),
         )
         self._sign(request, None)
-        yield from self._stream(request)
+        for line in self._stream(request):
+            yield _decode(line, views.LogLine)
 
     def events(self, path: str) -> Iterator[views.Event]:
         """Stream server-sent events; heartbeats are left out."""
@@ -136,7 +139,7 @@ class Connection:
         )
         for line in self._stream(request):
             if line.startswith(b"data:"):
-                yield from_json(line[len(b"data:") :], views.Event)
+                yield _decode(line[len(b"data:") :], views.Event)
 
     def _stream(self, request: httpx.Request) -> Iterator[bytes]:
         with _translated(self.base):
@@ -227,6 +230,16 @@ def _read(response: httpx.Response, bytes_max: int) -> httpx.Response:
     whole = httpx.Response(response.status_code, headers=response.headers, request=response.request)
     whole._content = b"".join(parts)  # noqa: SLF001 - decoded already; the constructor would decode again
     return whole
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return from_json(data, kind)
+    except UserError as error:
+        raise PeerError(
+            f"the gateway's answer is not understood: {error.what}",
+            hint="is it a Lichen gateway, and of this version?",
+        ) from error
 
 
 def _error_of(response: httpx.Response) -> LichenError:

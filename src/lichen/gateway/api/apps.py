@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import StreamingResponse
 
 from lichen.gateway.api import parameters, signed
+from lichen.gateway.api.events import HEARTBEAT_S
 from lichen.gateway.api.paging import page
 from lichen.gateway.api.views import AppView, Page
 from lichen.ledger.errors import UnknownAppError, UnknownReleaseError
@@ -70,7 +71,10 @@ async def grants(context: ApiContext, request: Request) -> Page[Grant]:
 
 
 async def logs(context: ApiContext, request: Request) -> StreamingResponse:
-    """Stream what the app's functions wrote, from all nodes, to its owner: one JSON per line."""
+    """Stream what the app's functions wrote, from all nodes, to its owner: one JSON per line.
+
+    An empty line is a sign of life.
+    """
     app = find(context, request)
     signed.verify(context, request, only=app.owner)
     lines = context.logs(app, follow=parameters.flag(request, "follow"))
@@ -108,9 +112,17 @@ async def _stream(hub: EventHub, lines: AsyncIterator[bytes]) -> AsyncIterator[b
     task = asyncio.create_task(pump(), name="api-logs")
     hub.cancel_on_close(task)
     try:
-        while (line := await queue.get()) is not None:
+        while (line := await _next(queue)) is not None:
             yield line + b"\n"
         if not hub.closed:
             await task  # what broke the lines off, breaks the answer off
     finally:
         task.cancel()
+
+
+async def _next(queue: asyncio.Queue[bytes | None]) -> bytes | None:
+    """Return the next line, None at the end; an empty one as a sign of life."""
+    try:
+        return await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+    except TimeoutError:
+        return b""
