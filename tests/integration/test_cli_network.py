@@ -299,3 +299,26 @@ def test_a_killed_node_is_started_again(network):
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_bundle_over_the_limit_names_its_largest_input(network):
+    folder = network.project("huge")
+    (folder / "large.ts").write_text(f"export const text = '{'x' * 11_000_000}';\n")
+    (folder / "index.ts").write_text(
+        "import { text } from './large';\nexport default { fetch: () => new Response(text) };\n"
+    )
+    done = network.run("deploy", "huge")
+    assert done.returncode == 1
+    assert "bundle_bytes_max" in done.stderr
+    assert "large.ts" in done.stderr
+
+
+def test_without_a_suitable_node_the_reasons_are_counted_and_the_code_is_the_networks(network):
+    folder = network.project("stingy")
+    text = (folder / "lichen.toml").read_text() + 'max_price = "0.000000000000000001"\n'
+    (folder / "lichen.toml").write_text(text)
+    network.json("deploy", "stingy")
+    done = network.run("call", "stingy/")
+    assert done.returncode == 3
+    assert "no suitable node: 2 " in done.stderr
+    assert done.stdout == ""

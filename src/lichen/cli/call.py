@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lichen.gateway.api.views import FunctionQuote, Why
     from lichen.sdk.client import CallResult, Client
 
+PROBLEM = "application/problem+json"
 DATA_BYTES_MAX = 64 * 2**20
 
 
@@ -59,13 +60,7 @@ def call(
         if receipt is not None:
             _keep_receipt(client, result, receipt)
     _show(result, receipt)
-    if result.status >= 500:
-        raise PeerError(
-            f"{target} answered {result.status}",
-            hint=f"see: lichen why {result.run}" if result.run else "see: lichen doctor",
-        )
-    if result.status >= 400:
-        raise UserError(f"{target} answered {result.status}", hint="check path, method and data")
+    _require_success(target, result)
 
 
 def why(run: str, /) -> None:
@@ -138,6 +133,8 @@ def _keep_receipt(client: Client, result: CallResult, path: Path) -> None:
 
 def _show(result: CallResult, receipt: Path | None) -> None:
     def human() -> None:
+        if result.header("content-type").startswith(PROBLEM):
+            return  # said in words afterwards
         sys.stdout.flush()
         sys.stdout.buffer.write(result.body)
         if sys.stdout.isatty() and not result.body.endswith(b"\n"):
@@ -156,6 +153,22 @@ def _show(result: CallResult, receipt: Path | None) -> None:
         "receipt": None if receipt is None else str(receipt),
     }
     console.emit(data, human)
+
+
+def _require_success(target: str, result: CallResult) -> None:
+    """Turn a bad answer into an error: the network's own with its reason, a function's as it is."""
+    if result.status < 400:
+        return
+    if result.header("content-type").startswith(PROBLEM):
+        from lichen.sdk.problems import error_of
+
+        raise error_of(result.status, result.body)
+    if result.status >= 500:
+        raise PeerError(
+            f"{target} answered {result.status}",
+            hint=f"see: lichen why {result.run}" if result.run else "see: lichen doctor",
+        )
+    raise UserError(f"{target} answered {result.status}", hint="check path, method and data")
 
 
 def _body_fields(body: bytes) -> dict[str, object]:
