@@ -25,8 +25,9 @@ from lichen.identity import Address
 from lichen.ledger import GenesisAccount, Transfer, encode_transaction, network_id, sign_transaction
 from lichen.ledger.blocks import BLOCK_TRANSACTIONS_MAX
 from lichen.ledger.client import LedgerClient
-from lichen.ledger.engine import Engine, create, replay_home
+from lichen.ledger.engine import Engine, create
 from lichen.ledger.machine import apply_transaction, seal
+from lichen.ledger.replay import replay_home
 from lichen.ledger.state import State
 from lichen.ledger.store import LmdbStore
 from lichen.ledger.transactions import decode_transaction

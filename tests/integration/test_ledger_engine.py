@@ -22,9 +22,10 @@ from lichen.ledger import (
     sign_transaction,
 )
 from lichen.ledger import engine as engine_module
-from lichen.ledger.engine import Engine, create, replay_home
+from lichen.ledger.engine import Engine, create
 from lichen.ledger.history import find_transaction
 from lichen.ledger.machine import block_key
+from lichen.ledger.replay import replay_home
 from lichen.ledger.state import State
 from lichen.ledger.store import LmdbStore
 from lichen.testing.ledger import GENESIS_MS, genesis_of, key_of

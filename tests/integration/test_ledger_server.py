@@ -13,9 +13,10 @@ import uvicorn
 from msgspec.structs import replace
 
 from lichen.content import varint
-from lichen.encoding import to_json
+from lichen.encoding import from_canonical, to_json
 from lichen.errors import CorruptionError, MachineError, PeerUnavailableError
 from lichen.ledger import (
+    Account,
     BadNonceError,
     OverdraftError,
     Status,
@@ -30,6 +31,8 @@ from lichen.ledger.engine import Engine, create
 from lichen.ledger.follower import Follower
 from lichen.ledger.server import Api
 from lichen.ledger.submitter import Submitter
+from lichen.ledger.tables import ACCOUNTS
+from lichen.ledger.tree import verify_proof
 from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
 from lichen.units import FLK, Amount
 
@@ -118,6 +121,8 @@ async def test_a_ledger_that_is_away_is_a_typed_error():
         ("POST", "/v1/transactions", bytes(9 << 20), 413, "limit-exceeded"),
         ("GET", "/v1/transactions/" + "00" * 32, b"", 404, "not-found"),
         ("GET", "/v1/transactions/zz", b"", 400, "bad-request"),
+        ("GET", "/v1/proofs/xyz", b"", 400, "bad-request"),
+        ("GET", "/v1/proofs/" + "00" * 300, b"", 400, "bad-request"),
         ("GET", "/nothing", b"", 404, "not-found"),
         ("GET", "/v1/transactions", b"", 404, "not-found"),
     ],
@@ -136,6 +141,20 @@ async def test_health_metrics_and_places_are_served(url):
         assert (await http.get("/healthz")).text == "ok\n"
         assert "lichen_ledger_height 1.0" in (await http.get("/metrics")).text
         assert (await http.get(f"/v1/transactions/{result.id}")).json() == {"height": 1, "index": 0}
+
+
+async def test_a_proof_from_the_server_checks_out_here(url):
+    async with LedgerClient(url) as client:
+        await client.submit_one(pay(0))
+        key = ACCOUNTS.prefix + BOB.address
+        answer = await client.prove(key)
+        root, value = bytes.fromhex(answer.state_root), bytes.fromhex(answer.value)
+        assert from_canonical(value, Account).balance == 1000 * FLK + 1
+        assert verify_proof(root, key, value, answer.proof())
+        absent = await client.prove(b"app/nothing")
+        assert absent.value is None
+        assert verify_proof(root, b"app/nothing", None, absent.proof())
+        assert not verify_proof(root, key, None, absent.proof())
 
 
 async def test_a_quiet_stream_carries_heartbeats(url, monkeypatch):

@@ -197,7 +197,7 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestLedger.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 def transfers(ledger, count):
@@ -250,7 +250,7 @@ def test_a_state_entry_and_its_absence_have_proofs():
     ledger.block(transfers(ledger, 3))
     root = ledger.state.head.state_root
     for address in (KEYS[0].address, key_of("stranger").address):
-        value, proof = ledger.state.prove(ACCOUNTS, address)
+        value, proof = ledger.state.prove(ACCOUNTS.prefix + address)
         assert verify_proof(root, b"account/" + address, value, proof)
         assert not verify_proof(root, b"account/" + address, b"forged", proof)
     assert value is None

@@ -67,6 +67,28 @@ def test_junk_is_refused_as_a_bad_transaction(junk):
         decode_transaction(junk)
 
 
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_no_value_in_any_field_gets_past_the_typed_refusal(data):
+    signed = sign_transaction(NETWORK, ALICE, 0, Transfer(BOB.address, Amount(1)))
+    fields = libipld.decode_dag_cbor(encode_transaction(signed))
+    target = data.draw(st.sampled_from([fields, fields["body"]]))
+    target[data.draw(st.sampled_from(sorted(target)))] = data.draw(plain)
+    try:
+        received = decode_transaction(bytes(libipld.encode_dag_cbor(fields)))
+    except BadTransactionError:
+        return
+    assert received.signed == signed or not received.signature_holds()
+
+
 @pytest.mark.parametrize(
     "change",
     [

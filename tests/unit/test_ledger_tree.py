@@ -97,7 +97,7 @@ class TreeMachine(RuleBasedStateMachine):
 
 
 TestTree = TreeMachine.TestCase
-TestTree.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestTree.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
 
 
 @given(st.data())

@@ -13,7 +13,7 @@ from lichen.encoding import from_json
 from lichen.errors import LimitError, PeerError, PeerUnavailableError, UserError
 from lichen.ledger.blocks import BLOCK_BYTES_MAX, TRANSACTIONS_PER_REQUEST_MAX, Block, decode_block
 from lichen.ledger.errors import BY_CODE, OverloadError
-from lichen.ledger.results import Result, Status
+from lichen.ledger.results import ProofAnswer, Result, Status
 from lichen.ledger.transactions import SignedTransaction, encode_transaction
 from lichen.ledger.types import Genesis
 from lichen.wire.problem import TYPE_PREFIX, Problem
@@ -60,6 +60,10 @@ class LedgerClient:
     async def status(self) -> Status:
         """Fetch where the ledger stands."""
         return await self._get("/v1/status", Status)
+
+    async def prove(self, key: bytes) -> ProofAnswer:
+        """Fetch the entry under a key of the state (see `tables`) and its proof, unchecked."""
+        return await self._get(f"/v1/proofs/{key.hex()}", ProofAnswer)
 
     async def submit(self, transactions: Sequence[SignedTransaction | bytes]) -> list[Result]:
         """Submit transactions, signed or encoded; one result each, once they are on disk.

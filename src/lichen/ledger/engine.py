@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import structlog
 
-from lichen.encoding import from_canonical
 from lichen.errors import CorruptionError, LedgerError, LichenError, LimitError, MachineError
 from lichen.ledger.blocks import (
     BLOCK_TRANSACTION_BYTES_MAX,
@@ -33,10 +32,11 @@ from lichen.ledger.blocks import (
 )
 from lichen.ledger.errors import BadNonceError, OverloadError
 from lichen.ledger.history import find_transaction
-from lichen.ledger.machine import Applied, Outcome, apply_block, apply_transaction, seal
+from lichen.ledger.machine import Applied, Outcome, apply_transaction, seal
+from lichen.ledger.replay import stored_genesis
 from lichen.ledger.results import Refusal, Result, Status
-from lichen.ledger.state import GENESIS_KEY, State
-from lichen.ledger.store import LmdbStore, MemoryStore
+from lichen.ledger.state import State
+from lichen.ledger.store import LmdbStore
 from lichen.ledger.transactions import Received, decode_transaction
 from lichen.ledger.types import Genesis, check_genesis
 from lichen.ledger.views import View
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lichen.ledger.store import Store
 
 QUEUE_TRANSACTIONS_MAX = 16_384
 QUEUE_BYTES_MAX = 32 << 20
@@ -96,7 +95,7 @@ class Engine:
         self._clock_ms = clock_ms or (lambda: time.time_ns() // 1_000_000)
         self._store = LmdbStore(home)
         try:
-            self.state = State(self._store, _read_genesis(self._store, home))
+            self.state = State(self._store, stored_genesis(self._store, home))
             _check_last_block(self.state)
         except BaseException:
             self._store.close()
@@ -210,9 +209,11 @@ class Engine:
 
     async def _check(self, raws: Sequence[bytes]) -> list[Checked]:
         """Decode and verify on threads; secp256k1 runs without the interpreter lock."""
-        loop = asyncio.get_running_loop()
+        loop, network = asyncio.get_running_loop(), self.state.network
         chunks = [
-            loop.run_in_executor(self._verifiers, _check_chunk, raws[first : first + VERIFY_CHUNK])
+            loop.run_in_executor(
+                self._verifiers, _check_chunk, network, raws[first : first + VERIFY_CHUNK]
+            )
             for first in range(0, len(raws), VERIFY_CHUNK)
         ]
         return list(itertools.chain.from_iterable(await asyncio.gather(*chunks)))
@@ -316,49 +317,6 @@ class Engine:
         return Result(identity, error=Refusal.of(outcome.error))
 
 
-def replay(store: Store, genesis: Genesis, *, check_signatures: bool = True) -> State:
-    """Apply every stored block to a fresh state in memory; return that state.
-
-    Its head equals the stored one, or the data is damaged (CorruptionError).
-    """
-    source = View(State(store, genesis))
-    fresh = State(MemoryStore(), genesis)
-    for height in itertools.count(1):
-        block = source.block(height)
-        if block is None:
-            return fresh
-        applied = apply_block(fresh, block, check_signatures=check_signatures)
-        fresh.store.write(applied.changes.entries)
-        fresh.adopt(applied.changes)
-    raise AssertionError("unreachable")
-
-
-def replay_home(home: Path) -> State:
-    """Replay a folder's blocks and compare the outcome with its head; CorruptionError if not equal.
-
-    The folder must not be in use.
-    """
-    store = LmdbStore(home)
-    try:
-        genesis = _read_genesis(store, home)
-        head = State(store, genesis).head
-        fresh = replay(store, genesis)
-    finally:
-        store.close()
-    if fresh.head != head:
-        raise CorruptionError(
-            f"replaying {home} ends at another state", hint="restore it from a copy"
-        )
-    return fresh
-
-
-def _read_genesis(store: Store, home: Path) -> Genesis:
-    written = store.get(GENESIS_KEY)
-    if written is None:
-        raise MachineError(f"there is no ledger in {home}", hint="make one: lichen ledger init")
-    return from_canonical(written, Genesis)
-
-
 def _check_last_block(state: State) -> None:
     head = state.head
     block = View(state).block(head.height)
@@ -366,16 +324,16 @@ def _check_last_block(state: State) -> None:
         raise CorruptionError("the last block is not the head's", hint="restore it from a copy")
 
 
-def _check_chunk(raws: Sequence[bytes]) -> list[Checked]:
-    return [_check_one(raw) for raw in raws]
+def _check_chunk(network: bytes, raws: Sequence[bytes]) -> list[Checked]:
+    return [_check_one(network, raw) for raw in raws]
 
 
-def _check_one(raw: bytes) -> Checked:
+def _check_one(network: bytes, raw: bytes) -> Checked:
     try:
         received = decode_transaction(raw)
     except LedgerError as error:
         return error, False
-    return received, received.signature_holds()
+    return received, received.signed.network == network and received.signature_holds()
 
 
 def _take(pending: deque[_Slot]) -> list[_Slot]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from lichen.errors import LedgerError
 from lichen.ledger.errors import BY_CODE
+from lichen.ledger.tree import Proof
+
+if TYPE_CHECKING:
+    from lichen.ledger.state import Head
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -53,3 +59,31 @@ class Status(msgspec.Struct, frozen=True):
     state_root: str
     block_hash: str
     queued: int = 0
+
+
+class ProofAnswer(msgspec.Struct, frozen=True):
+    """An entry of the state (`value` None: absent) with its proof, all in hex.
+
+    Whoever asks checks it with `proof()` and `tree.verify_proof` against a root it trusts.
+    """
+
+    height: int
+    state_root: str
+    value: str | None
+    siblings: tuple[str, ...]
+    other: str
+
+    @classmethod
+    def of(cls, head: Head, value: bytes | None, proof: Proof) -> ProofAnswer:
+        """Write down a proof."""
+        return cls(
+            height=head.height,
+            state_root=head.state_root.hex(),
+            value=None if value is None else value.hex(),
+            siblings=tuple(sibling.hex() for sibling in proof.siblings),
+            other=proof.other.hex(),
+        )
+
+    def proof(self) -> Proof:
+        """Return the proof; ValueError where something is not hex."""
+        return Proof(tuple(map(bytes.fromhex, self.siblings)), bytes.fromhex(self.other))

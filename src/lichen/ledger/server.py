@@ -35,6 +35,7 @@ from lichen.errors import (
 from lichen.ledger.blocks import TRANSACTIONS_PER_REQUEST_MAX
 from lichen.ledger.engine import Engine
 from lichen.ledger.history import find_transaction
+from lichen.ledger.results import ProofAnswer
 from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 REQUEST_BYTES_MAX = 8 << 20
 CONNECTIONS_MAX = 1024
 FOLLOWERS_MAX = 512
+KEY_BYTES_MAX = 256
 HEARTBEAT_S = 5.0
 BODY_S_MAX = 30
 IDLE_S = 75
@@ -74,6 +76,7 @@ class Api:
                 Route("/v1/status", self._status),
                 Route("/v1/transactions", self._submit, methods=["POST"]),
                 Route("/v1/transactions/{id}", self._transaction),
+                Route("/v1/proofs/{key}", self._proof),
                 Route("/v1/blocks", self._blocks),
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics),
@@ -115,6 +118,12 @@ class Api:
         if place is None:
             raise NotFoundError("no block holds this transaction", hint="send it, or wait")
         return _json(place)
+
+    async def _proof(self, request: Request) -> Response:
+        key = _key(request.path_params["key"])
+        state = self._engine.state
+        value, proof = state.prove(key)
+        return _json(ProofAnswer.of(state.head, value, proof))
 
     async def _blocks(self, request: Request) -> Response:
         first = _height(request.query_params.get("from", "1"))
@@ -269,6 +278,15 @@ def _hash(text: str) -> bytes:
         if len(text) == 64:
             return bytes.fromhex(text)
     raise UserError("a transaction id is 64 hexadecimal digits")
+
+
+def _key(text: str) -> bytes:
+    with contextlib.suppress(ValueError):
+        if 0 < len(text) <= 2 * KEY_BYTES_MAX:
+            return bytes.fromhex(text)
+    raise UserError(
+        "a key is hexadecimal digits", hint="the keys are in lichen.ledger.tables: account/..."
+    )
 
 
 def _json(value: object) -> Response:

@@ -116,10 +116,12 @@ class State:
         for key, data in self.store.scan(prefix):
             yield Address(key[len(prefix) :]), _decode(data, Account)
 
-    def prove(self, table: Table[Any], key: bytes) -> tuple[bytes | None, Proof]:
-        """Return a record's bytes (None: absent) and the proof of them under `head.state_root`."""
-        full = table.prefix + key
-        return self.store.get(_STATE + full), self.tree.prove(full)
+    def prove(self, key: bytes) -> tuple[bytes | None, Proof]:
+        """Return the bytes under a key, such as `account/` and 20 bytes (None: absent).
+
+        With them comes the proof under `head.state_root`.
+        """
+        return self.store.get(_STATE + key), self.tree.prove(key)
 
     def draft(self, time_ms: int) -> Draft:
         """Begin the next block, at `time_ms`."""
