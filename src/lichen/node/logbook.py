@@ -56,8 +56,8 @@ class Logbook:
         self._followers: set[Follower] = set()
 
     def write(self, function: str, line: LogLine) -> None:
-        """Add a line that a function wrote."""
-        app, _, name = function.partition("/")
+        """Add a line that a function (`app/release/name`) wrote."""
+        app, _, name = function.split("/", 2)
         entry = Entry(line.time_ms, app, name, line.level, line.text, line.run)
         lines = self._lines.get(app)
         if lines is None:
