@@ -26,20 +26,25 @@ def deploy(path: Path = Path(), /, *, app: str | None = None, min_tier: Tier | N
     min_tier
         The weakest sandbox that all functions may run in, instead of what lichen.toml says.
         none lets them run on nodes without any: only where the node's owner trusts you.
+    budget
+        FLK that the gateway may spend on the app from now on; 100 at first, renewed when
+        nearly used up.
     """
     from lichen.cli.project import build, manifest, release
     from lichen.cli.project.pack import Pack
+    from lichen.units import parse_flk
 
     project = manifest.load(path)
     if min_tier is not None:
         project = project.with_min_tier(min_tier)
     build.require_supported(project.manifest)
     name = app or project.manifest.name
+    limit = None if budget is None else parse_flk(budget)
     profile = profiles.current()
     with connect.signer(profile) as client, Pack() as pack:
         release.require_ours(client, name)
         built = build.build(project, pack)
-        deployed = release.publish(client, name, project.manifest.description, built, pack)
+        deployed = release.publish(client, name, project.manifest.description, built, pack, limit)
     url = app_url(profile.gateway, name)
     functions = {function.name: function.code for function in deployed.release.functions}
     data = {

@@ -49,8 +49,13 @@ def require_ours(client: Client, name: str) -> App | None:
     return app
 
 
-def publish(client: Client, name: str, description: str, built: Built, pack: Pack) -> Deployed:
-    """Make `built` the app's active release, unless it is already."""
+def publish(
+    client: Client, name: str, description: str, built: Built, pack: Pack, budget: Amount | None
+) -> Deployed:
+    """Make `built` the app's active release, unless it is already.
+
+    `budget` is what the gateway may spend on the app from now on; None leaves a grant that will do.
+    """
     status = client.status()
     app = require_ours(client, name)
     active = client.app(name).release if app is not None else None
@@ -60,7 +65,8 @@ def publish(client: Client, name: str, description: str, built: Built, pack: Pac
         bodies.append(CreateApp(name, description))
     if not same:
         bodies.append(PublishRelease(name, built.site, built.functions, built.manifest))
-    if grant := _grant(client, name, status, paying=bool(built.functions)):
+    grant = _grant(client, name, status, budget) if built.functions else None
+    if grant is not None:
         bodies.append(grant)
     if bodies:
         _require_balance(client, len(bodies), grant)
@@ -70,6 +76,10 @@ def publish(client: Client, name: str, description: str, built: Built, pack: Pac
         with console.step(f"publish {name}") as step:
             results = client.submit(*bodies)
             step.done(f"published {name} in block {results[-1].height}")
+        if grant is not None:
+            limit = connect.flk(budget or GRANT_LIMIT)
+            until = connect.when(grant.expires_ms)[:10]
+            console.say(f"  the gateway may spend up to {limit} on {name} until {until}")
     if same and active is not None:
         return Deployed(active, changed=False)
     return Deployed(wait_serving(client, name, (app.releases if app else 0) + 1), changed=True)
@@ -129,18 +139,18 @@ def _has(client: Client, cid: str) -> bool:
     return True
 
 
-def _grant(client: Client, name: str, status: Status, *, paying: bool) -> GrantSpending | None:
+def _grant(
+    client: Client, name: str, status: Status, budget: Amount | None
+) -> GrantSpending | None:
     """Return the grant to give, if the one the gateway has is missing, nearly used up or old."""
-    if not paying:
-        return None
     held = _held(client, name, status)
     spent = held.spent if held else 0
     left = held.limit - spent if held else 0
     lasts_ms = held.expires_ms - status.time_ms if held else 0
-    if left >= GRANT_LEFT_MIN and lasts_ms > GRANT_RENEW_MS:
+    if budget is None and left >= GRANT_LEFT_MIN and lasts_ms > GRANT_RENEW_MS:
         return None
     expires_ms = time.time_ns() // 1_000_000 + GRANT_MS
-    return GrantSpending(name, status.gateway, Amount(spent + GRANT_LIMIT), expires_ms)
+    return GrantSpending(name, status.gateway, Amount(spent + (budget or GRANT_LIMIT)), expires_ms)
 
 
 def _held(client: Client, name: str, status: Status) -> Grant | None:
