@@ -96,16 +96,22 @@ def main():
             "import_car": lambda: import_car(car, folder),
         }
         seconds = {task: [] for task in tasks}
+        cpu_seconds = {task: [] for task in tasks}
         for number in range(arguments.rounds + 1):
             for task, run in tasks.items():
-                start = time.perf_counter()
+                start, start_cpu = time.perf_counter(), time.process_time()
                 run()
                 if number:
                     seconds[task].append(time.perf_counter() - start)
+                    cpu_seconds[task].append(time.process_time() - start_cpu)
         base = statistics.median(seconds["sha256, one thread"])
         for task, values in seconds.items():
             middle = statistics.median(values)
-            print(f"{task:20} {arguments.mib / middle:7.0f} MiB/s  {base / middle:5.2f} of sha256")
+            cpu = arguments.mib / statistics.median(cpu_seconds[task])
+            print(
+                f"{task:20} {arguments.mib / middle:7.0f} MiB/s  {base / middle:5.2f} of sha256"
+                f"  {cpu:7.0f} MiB per CPU-second"
+            )
         small_puts(folder)
 
 

