@@ -133,8 +133,9 @@ class Follower:
             except (PeerError, MachineError) as error:  # also a full disk may be mended
                 log.warning("ledger-not-followed", why=error.what, hint=error.hint, retry_s=pause_s)
             except Exception as error:
-                self._stop(MachineError(f"the follower failed: {error!r}", hint="report this"))
-                raise
+                log.exception("follower-failed")
+                self._stop(MachineError(f"the follower failed: {error!r}", hint="see its log"))
+                return
             finally:
                 self.connected = False
             pause_s = RETRY_S_MIN if self.height > before else min(pause_s * 2, RETRY_S_MAX)

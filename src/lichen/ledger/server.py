@@ -231,7 +231,8 @@ async def _serve(home: Path, host: str, port: int) -> None:
             await server.serve()
         except SystemExit as error:  # uvicorn's way to say that it could not bind
             raise MachineError(
-                f"{host}:{port} cannot be listened on", hint="choose another port with --listen"
+                f"{host}:{port} cannot be listened on",
+                hint="is another process using the port? choose a free one",
             ) from error
 
 
