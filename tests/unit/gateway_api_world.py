@@ -104,6 +104,7 @@ class World:
         tell = block_events(self.events)
         self.on_block = lambda applied: tell(applied.block, applied.changes.keys)
         self.gateway = GATEWAY.address
+        self.hosts = frozenset({"gateway.test", "127.0.0.1", "g"})
         self.upload_bytes_max = 100_000
         self.clock_ms = NOW_MS
         self.nonces = NonceCache(started_ms=NOW_MS)

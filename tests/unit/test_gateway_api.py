@@ -456,8 +456,27 @@ async def test_only_so_many_uploads_run_at_a_time(world):
         "query_string": b"",
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
     }
-    with pytest.raises(BusyError, match="0 uploads"):
+    with pytest.raises(BusyError, match="0 in all"):
         await content.Uploads(uploads_max=0).receive(world, Request(scope))
+
+
+async def test_a_request_that_was_signed_for_another_gateway_is_refused(world):
+    body, root = car_of(b"one")
+    world.hosts = frozenset({"other.test"})
+    answer = await upload(world, body)
+    assert answer.json()["type"].endswith("signature-invalid")
+    assert "gateway.test" in answer.json()["detail"]
+    assert world.store.size(root) is None
+
+
+async def test_one_account_cannot_take_all_uploads():
+    uploads = content.Uploads(uploads_max=3, uploads_per_account_max=2)
+    with uploads._slot(w.OWNER.address), uploads._slot(w.OWNER.address):
+        with pytest.raises(BusyError, match="2 of your uploads"), uploads._slot(w.OWNER.address):
+            pass
+        with uploads._slot(w.NODE.address):
+            pass
+    assert not uploads._running
 
 
 async def logs(world, key, **options):

@@ -429,3 +429,20 @@ def test_a_full_cache_refuses_instead_of_forgetting_and_recovers_with_time():
         cache.use(verified("x" * 16), now_ms=NOW_MS)
     later_s = NOW_S + 300
     cache.use(verified("x" * 16, later_s), now_ms=later_s * 1000)
+
+
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [
+        ("a.example", "a.example"),
+        ("A.example:80", "a.example"),
+        ("[::1]:8080", "[::1]"),
+        ("1.2.3.4:5", "1.2.3.4"),
+    ],
+)
+def test_a_request_for_another_server_is_refused(authority, host):
+    head = signed(request(authority=authority))
+    hs.verify_request(head, now_ms=NOW_MS, hosts={host})
+    with pytest.raises(hs.SignatureInvalidError, match="not a name of this server") as caught:
+        hs.verify_request(head, now_ms=NOW_MS, hosts={"b.example"})
+    assert "config.toml" in caught.value.hint

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from lichen.wire import Listener
 
 RUNS_FLUSH_S = 0.2
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 RECEIPT_S_MAX = 10.0
 HEIGHT_NEVER_REACHED = 1 << 62
 
@@ -64,6 +65,7 @@ class GatewayProcess:
     def __init__(self, home: str, config: GatewayConfig, key: PrivateKey, genesis: Genesis) -> None:
         self.config = config
         self.gateway = key.address
+        self.hosts = _names(config)
         self.upload_bytes_max = config.upload_bytes_max
         self.client = LedgerClient(config.ledger)
         self.replica = Follower(Path(home, "ledger"), config.ledger, genesis)
@@ -221,6 +223,12 @@ class GatewayProcess:
                 await work()
             except LichenError as error:
                 log.warning("will be tried again", work=work.__name__, error=error.what)
+
+
+def _names(config: GatewayConfig) -> frozenset[str]:
+    """Return the names that clients reach this gateway by, for what they sign."""
+    listen = config.listen.rpartition(":")[0]
+    return frozenset(name.lower() for name in (*config.hosts, *LOOPBACK, listen))
 
 
 def serve(home: str) -> None:

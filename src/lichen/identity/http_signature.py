@@ -28,7 +28,7 @@ from lichen.identity.structured_fields import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 LABEL = "lichen"
 SKEW_S_MAX = 60
@@ -42,6 +42,7 @@ ALGORITHMS = {
 }
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+_PORT = re.compile(r":[0-9]*$")
 _COVERED_PREFIX = "lichen-"
 _TARGET = ("@authority", "@path", "@query")
 
@@ -198,12 +199,19 @@ def sign_request(
 
 
 def verify_request(
-    request: RequestHead, *, now_ms: int, skew_s_max: int = SKEW_S_MAX
+    request: RequestHead,
+    *,
+    now_ms: int,
+    skew_s_max: int = SKEW_S_MAX,
+    hosts: Collection[str] | None = None,
 ) -> VerifiedSignature:
     """Check the one signature of a request and its freshness.
 
-    Raises SignatureMissingError, ClockSkewError or SignatureInvalidError. The caller still has to
-    check the body (`VerifiedSignature.check_body`), the signer's right, and then use up the nonce.
+    `hosts` are the names (lower case, without ports) by which this server is reached: a request
+    that was signed for another server, and passed on by it, is refused. None leaves that to the
+    caller. Raises SignatureMissingError, ClockSkewError or SignatureInvalidError. The caller still
+    has to check the body (`VerifiedSignature.check_body`), the signer's right, and then use up the
+    nonce.
     """
     covered, signature = _read_signature(request)
     parameters = dict(covered.parameters)
@@ -215,6 +223,7 @@ def verify_request(
             "the request's signature does not hold",
             hint="the request changed after it was signed, or another key signed it",
         )
+    _check_host(request, hosts)
     created_s = _check_freshness(parameters, now_ms // 1000, skew_s_max)
     return VerifiedSignature(key, _read_nonce(parameters), created_s, _read_digest(request))
 
@@ -265,6 +274,15 @@ def _check_coverage(request: RequestHead, covered: tuple[str, ...]) -> None:
     if missing:
         raise SignatureInvalidError(
             f"the signature does not cover {', '.join(missing)}", hint="sign these components too"
+        )
+
+
+def _check_host(request: RequestHead, hosts: Collection[str] | None) -> None:
+    host = _PORT.sub("", request.authority.lower())
+    if hosts is not None and host not in hosts:
+        raise SignatureInvalidError(
+            f"the request was signed for {host[:80]}, which is not a name of this server",
+            hint="its operator lists its names as `hosts` in config.toml",
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -17,16 +19,18 @@ from lichen.gateway.api.views import ContentView, Uploaded
 from lichen.wire.errors import BodyTooLargeError, BusyError, MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from starlette.requests import Request
 
     from lichen.content.store import BlockStore
     from lichen.gateway.api.context import ApiContext
+    from lichen.identity import Address
     from lichen.identity.http_signature import VerifiedSignature
 
 MEDIA_TYPE = "application/vnd.ipld.car"
-UPLOADS_MAX = 4
+UPLOADS_MAX = 16
+UPLOADS_PER_ACCOUNT_MAX = 4
 SILENCE_S_MAX = 30.0
 CODECS = {
     cids.RAW: "raw",
@@ -38,11 +42,16 @@ CODECS = {
 
 
 class Uploads:
-    """Takes CARs in, at most UPLOADS_MAX at a time, each read by a worker thread."""
+    """Takes CARs in, each read by a worker thread; bounded in all and per account."""
 
-    def __init__(self, uploads_max: int = UPLOADS_MAX) -> None:
-        self._running = 0
+    def __init__(
+        self,
+        uploads_max: int = UPLOADS_MAX,
+        uploads_per_account_max: int = UPLOADS_PER_ACCOUNT_MAX,
+    ) -> None:
+        self._running: collections.Counter[Address] = collections.Counter()
         self._uploads_max = uploads_max
+        self._uploads_per_account_max = uploads_per_account_max
 
     async def receive(self, context: ApiContext, request: Request) -> Uploaded:
         """Store the blocks of a CAR, signed by an account; answers when they are on disk."""
@@ -51,16 +60,27 @@ class Uploads:
         signature = signed.verify(context, request)
         if parameters.announced_bytes(request) > context.upload_bytes_max:
             raise _too_large(context.upload_bytes_max)
-        if self._running >= self._uploads_max:
-            raise BusyError(
-                f"{self._uploads_max} uploads are running", hint="try again in a moment"
-            )
-        self._running += 1
-        try:
-            stream = _BodyStream(request.stream(), signature, context.upload_bytes_max)
+        stream = _BodyStream(request.stream(), signature, context.upload_bytes_max)
+        with self._slot(signature.key.address):
             return await anyio.to_thread.run_sync(_import, context.store, stream)
+
+    @contextlib.contextmanager
+    def _slot(self, account: Address) -> Iterator[None]:
+        if (
+            self._running.total() >= self._uploads_max
+            or self._running[account] >= self._uploads_per_account_max
+        ):
+            raise BusyError(
+                f"{self._running[account]} of your uploads, and {self._running.total()} in all, "
+                "are running",
+                hint="try again when they are done",
+            )
+        self._running[account] += 1
+        try:
+            yield
         finally:
-            self._running -= 1
+            self._running[account] -= 1
+            self._running += collections.Counter()  # drops the zeros
 
 
 async def show(context: ApiContext, request: Request) -> ContentView:

@@ -48,11 +48,13 @@ class Replica(Protocol):
 class ApiContext(Protocol):
     """The gateway as its API sees it. Reads are of this process's replica and never wait.
 
-    `gateway` is the address that apps grant spending to. An upload of at most `upload_bytes_max`
-    goes to `store` and is pinned there.
+    `hosts` are the names by which it is reached, in lower case and without ports: signed requests
+    have to name one of them. `gateway` is the address that apps grant spending to. An upload of at
+    most `upload_bytes_max` goes to `store` and is pinned there.
     """
 
     gateway: Address
+    hosts: frozenset[str]
     upload_bytes_max: int
     store: BlockStore
     events: EventHub

@@ -26,7 +26,7 @@ def verify(context: ApiContext, request: Request, only: Address | None = None) -
     head = request_head(
         scope["method"], scope["scheme"], path, scope["query_string"], scope["headers"]
     )
-    signature = verify_request(head, now_ms=context.now_ms())
+    signature = verify_request(head, now_ms=context.now_ms(), hosts=context.hosts)
     signer = signature.key.address
     if only is not None and signer != only:
         raise NotAllowedError(
