@@ -165,6 +165,8 @@ async def test_native_code_in_the_sandbox_cannot_create_a_process(tmp_path):
 
 
 async def test_a_fork_bomb_is_contained_even_where_forking_is_allowed(tmp_path):
+    if capabilities().cgroups is None and os.geteuid() != 0:
+        pytest.skip("counts need a cgroup or a uid; here forking is only forbidden (see above)")
     output = await run_python(
         tmp_path,
         """

@@ -16,13 +16,13 @@ from typing import Final, Literal
 import msgspec
 
 Controller = Literal["memory", "pids", "cpu"]
-Priority = Literal["normal", "busy", "low"]
+Priority = Literal["normal", "busy"]
 
 CONTROLLERS: Final[tuple[Controller, ...]] = ("memory", "pids", "cpu")
 CPU_PERIOD_US: Final = 20_000  # short: a burst over several cores ends soon
 CPU_QUOTA_US: Final = 20_000  # one core
-CPU_SHARES: Final = {"normal": 1024, "busy": 256, "low": 64}  # version 1; a process has 1024
-CPU_WEIGHT: Final = {"normal": 100, "busy": 25, "low": 6}  # the same in version 2
+CPU_SHARES: Final = {"normal": 1024, "busy": 256}  # version 1; a process has 1024
+CPU_WEIGHT: Final = {"normal": 100, "busy": 25}  # the same in version 2
 PREFIX: Final = "lichen-"
 
 

@@ -24,7 +24,7 @@ const config :Workerd.Config = (
     (name = "internet", network = (allow = [])),
   ],
   sockets = [(name = "%(socket)s", http = (), service = "router")],
-  v8Flags = ["--max-old-space-size=%(heap_mb)d"],
+  v8Flags = ["--max-old-space-size=%(heap_mb)d", "--max-semi-space-size=4", "--initial-old-space-size=4"],
   logging = (structuredLogging = true),
 );
 const router :Workerd.Worker = (

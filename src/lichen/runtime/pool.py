@@ -226,12 +226,11 @@ class Pool:
         while len(waiting) < self._prewarm:
             await asyncio.sleep(delay_s)
             try:
-                waiting.append(await self._boot(self._heap_mb, ahead=True))
+                waiting.append(await self._boot(self._heap_mb))
             except MachineError:  # the next claim boots for itself and reports it
                 delay_s = REFILL_RETRY_S
 
-    async def _boot(self, heap_mb: int, *, ahead: bool = False) -> Booted:
-        """Boot a process; one that is booted `ahead` of need leaves the CPU to those at work."""
+    async def _boot(self, heap_mb: int) -> Booted:
         number = next(self._numbers)
         directory = os.path.join(self._run_dir, str(number))
         seen = self._sandbox.seen(f"{directory}/job")
@@ -240,8 +239,6 @@ class Pool:
         await code.start()
         listener = _listen(f"{directory}/s")
         cgroup = self._make_cgroup(number)
-        if cgroup is not None and ahead:
-            cgroup.prioritise("low")
         job = Job(
             program=self._engines.workerd,
             arguments=_arguments(seen, listener.fileno()),

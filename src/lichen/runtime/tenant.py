@@ -121,7 +121,6 @@ class Tenant:
             cpu_ns=process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=time.monotonic_ns()
         )
         if cgroup is not None:
-            cgroup.prioritise("normal")
             cgroup.limit_memory(self._memory_bytes_max + KERNEL_SLACK_MB * 2**20)
         process.ended.add_done_callback(self._ended)
 
