@@ -365,6 +365,27 @@ def test_a_file_that_is_a_leaf_of_a_larger_one_is_flat_too(store, profile):
     assert (flat.offset, flat.pread(flat.size)) == (len(first), second)
 
 
+def test_many_small_bombs_in_a_car_are_together_bounded(store):
+    blocks = {}
+    leaf = noise(MIB)
+    for repeats in range(2, 14):
+        import_bytes(leaf * repeats, V1_2025, blocks.__setitem__)
+    root = next(iter(blocks))
+    store.import_car(io.BytesIO(b"".join(write_car([root], blocks.items()))))
+    assert store.usage_bytes < 2 * MIB + 16 * MIB + 2 * MIB
+    for cid in blocks:
+        assert store.has(cid)
+
+
+def test_a_changed_file_travels_in_full_and_is_laid_out_again(store):
+    data = noise(40 * MIB)
+    store.add_file(io.BytesIO(data))
+    changed = data[:-1] + b"!"
+    root, car, _ = car_of(changed, V1_2025)
+    store.import_car(io.BytesIO(car))
+    assert store.flat_file(root).pread(len(changed)) == changed
+
+
 # Keeping and removing
 
 

@@ -1,4 +1,4 @@
-"""A stream cut into chunks of one size, read into a few buffers that are used in turn."""
+"""A stream cut into groups of chunks, read into a few buffers that are used in turn."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lichen.content.car import Readable
     from lichen.content.profile import Profile
 
+GROUP_BYTES = 1 << 20  # enough for one hand-over between threads to cost next to nothing
 HASHES_AHEAD_MAX = 2
 _BUFFERS = HASHES_AHEAD_MAX + 2
 
@@ -29,22 +30,23 @@ def read_head(stream: Readable, size: int) -> bytes:
     return head
 
 
-def chunks(head: bytes, stream: Readable, chunk_bytes: int) -> Iterator[memoryview]:
-    """Yield `head` and the rest of the stream as full chunks and a shorter last one.
+def groups(head: bytes, stream: Readable, chunk_bytes: int) -> Iterator[memoryview]:
+    """Yield `head` and the rest of the stream in groups of whole chunks; the last may be shorter.
 
-    `head` is no longer than a chunk. A chunk is valid until `HASHES_AHEAD_MAX` more are taken.
+    `head` is no longer than a chunk. A group is valid until `HASHES_AHEAD_MAX` more are taken.
     """
+    group_bytes = chunk_bytes * max(1, GROUP_BYTES // chunk_bytes)
     buffers: deque[memoryview] = deque()
     while True:
         fresh = len(buffers) < _BUFFERS
-        buffer = memoryview(bytearray(chunk_bytes)) if fresh else buffers.popleft()
+        buffer = memoryview(bytearray(group_bytes)) if fresh else buffers.popleft()
         buffers.append(buffer)
         buffer[: len(head)] = head
         size = len(head) + _fill(stream, buffer[len(head) :])
         head = b""
         if size:
             yield buffer[:size]
-        if size < chunk_bytes:
+        if size < group_bytes:
             return
 
 
@@ -70,22 +72,24 @@ class Hasher:
     def __init__(self, executor: Executor, profile: Profile) -> None:
         self._executor = executor
         self._profile = profile
-        self._pending: deque[tuple[Future[bytes], int]] = deque()
+        self._pending: deque[Future[list[tuple[bytes, int]]]] = deque()
 
-    def submit(self, chunk: memoryview) -> None:
-        """Start on a chunk."""
-        self._pending.append((self._executor.submit(leaf_digest, chunk, self._profile), len(chunk)))
+    def submit(self, group: memoryview) -> None:
+        """Start on a group of chunks."""
+        self._pending.append(self._executor.submit(_digests, group, self._profile))
 
     def due(self) -> Iterator[tuple[bytes, int]]:
         """Yield (digest, length) of chunks whose buffers are about to be used again."""
         while len(self._pending) > HASHES_AHEAD_MAX:
-            yield self._next()
+            yield from self._pending.popleft().result()
 
     def finish(self) -> Iterator[tuple[bytes, int]]:
         """Yield the rest."""
         while self._pending:
-            yield self._next()
+            yield from self._pending.popleft().result()
 
-    def _next(self) -> tuple[bytes, int]:
-        future, length = self._pending.popleft()
-        return future.result(), length
+
+def _digests(group: memoryview, profile: Profile) -> list[tuple[bytes, int]]:
+    starts = range(0, len(group), profile.chunk_bytes)
+    parts = [group[start : start + profile.chunk_bytes] for start in starts]
+    return [(leaf_digest(part, profile), len(part)) for part in parts]

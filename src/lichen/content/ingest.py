@@ -13,7 +13,7 @@ import msgspec
 
 from lichen.content import dag_pb, reader, unixfs
 from lichen.content.blocks import check_block
-from lichen.content.chunks import Hasher, chunks, read_head
+from lichen.content.chunks import Hasher, groups, read_head
 from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
 from lichen.content.disk import disk_errors
 from lichen.content.flat import FlatWriter
@@ -35,7 +35,7 @@ SMALL_FILE_BYTES_MAX = 64 * 1024  # files up to this live in the index: no fsync
 STAGED_BLOCKS_MAX = 1 << 20
 SYNCS_PENDING_MAX = 16
 SYNC_EVERY_BYTES = 16 << 20  # begin writing back early, so that the last fsync is short
-AMPLIFICATION_MAX = 2  # a flat file may be this much larger than its distinct blocks
+AMPLIFICATION_MAX = 2  # blocks may be laid out as files of so many times the bytes received
 AMPLIFICATION_FREE_BYTES = 16 << 20
 
 
@@ -78,6 +78,8 @@ class Ingest:
         self._open_flats: list[_Flat] = []
         self._syncing: list[Future[None]] = []
         self._reserved_bytes = 0
+        self._received_bytes = 0
+        self._laid_out_bytes = 0
         self.relied_on: dict[bytes, CID] = {}
 
     def __enter__(self) -> Self:
@@ -111,6 +113,7 @@ class Ingest:
 
     def put_verified(self, cid: CID, data: bytes) -> None:
         """Stage a block whose hash the caller has checked."""
+        self._received_bytes += len(data)
         if cid.hash_code == IDENTITY or self._is_known(cid):
             return
         if cid.codec == DAG_PB:
@@ -132,11 +135,11 @@ class Ingest:
         profile: Profile = V1_2025,
         progress: Callable[[int], None] | None = None,
     ) -> Root:
-        """Import a stream as a file; `progress` is called with each chunk's bytes."""
+        """Import a stream as a file; `progress` hears how many bytes were read."""
         builder = FileBuilder(profile, self.stage_node)
         head = read_head(stream, SMALL_FILE_BYTES_MAX + 1)
         if len(head) > SMALL_FILE_BYTES_MAX:
-            source = chunks(head, stream, profile.chunk_bytes)
+            source = groups(head, stream, profile.chunk_bytes)
             return self._write_flat(source, builder, profile, progress)
         cid = builder.leaf(leaf_digest(head, profile), len(head))
         self.stage_node(cid, leaf_block(head, profile))
@@ -216,12 +219,12 @@ class Ingest:
         flat = self._new_flat()
         form = Form.RAW if profile.raw_leaves else Form.WRAPPED
         hasher = Hasher(self._store.hash_threads, profile)
-        for chunk in source:
-            hasher.submit(chunk)
-            self._append(flat, chunk)
+        for group in source:
+            hasher.submit(group)
+            self._append(flat, group)
             self._take_leaves(flat, builder, form, hasher.due())
             if progress is not None:
-                progress(len(chunk))
+                progress(len(group))
         self._take_leaves(flat, builder, form, hasher.finish())
         root = builder.finish()
         self._finish_flat(flat, root.cid)
@@ -333,39 +336,37 @@ class Ingest:
     def _lay_out_file(self, root: CID) -> None:
         """Write a file's content flat, if all of it is here and its sizes are honest."""
         try:
-            if reader.stat(self, root).file_bytes <= SMALL_FILE_BYTES_MAX:
-                return
+            size = reader.stat(self, root).file_bytes
         except UserError:
+            return
+        if size <= SMALL_FILE_BYTES_MAX or not self._may_lay_out(size):
             return
         flat = self._new_flat()
         try:
-            whole = self._copy_leaves(flat, root)
+            self._copy_leaves(flat, root)
         except UserError:
-            whole = False
-        if whole:
-            self._finish_flat(flat, root)
-        else:
             self._drop_flat(flat)
+        else:
+            self._finish_flat(flat, root)
+
+    def _may_lay_out(self, size: int) -> bool:
+        """Keep small blocks that claim to be huge files from filling the disk: they stay blocks."""
+        limit = AMPLIFICATION_MAX * self._received_bytes + AMPLIFICATION_FREE_BYTES
+        if self._laid_out_bytes + size > limit:
+            return False
+        self._laid_out_bytes += size
+        return True
 
     def _drop_flat(self, flat: _Flat) -> None:
         flat.writer.discard_after(flat.syncs)
         self._open_flats.remove(flat)
 
-    def _copy_leaves(self, flat: _Flat, root: CID) -> bool:
-        distinct: set[bytes] = set()
-        distinct_bytes = 0
+    def _copy_leaves(self, flat: _Flat, root: CID) -> None:
         for leaf in reader.leaves(self, root):
-            if leaf.cid.multihash not in distinct:
-                distinct.add(leaf.cid.multihash)
-                distinct_bytes += leaf.length
-            limit = AMPLIFICATION_MAX * distinct_bytes + AMPLIFICATION_FREE_BYTES
-            if leaf.offset + leaf.length > limit:
-                return False
             offset = self._append(flat, reader.leaf_content(leaf))
             form = _form_of(leaf)
             if form is not None:
                 flat.runs.append((leaf.cid.multihash, form, offset, leaf.length))
-        return True
 
 
 def _form_of(leaf: reader.Leaf) -> Form | None:
