@@ -301,6 +301,14 @@ def test_a_killed_node_is_started_again(network):
         time.sleep(0.05)
 
 
+def test_a_budget_is_what_the_gateway_may_spend_from_now_on(network):
+    network.project("frugal")
+    done = network.run("deploy", "frugal", "--budget", "5")
+    assert "may spend up to 5 FLK on frugal" in done.stderr
+    assert "may spend" not in network.run("deploy", "frugal").stderr
+    assert "may spend up to 7 FLK" in network.run("deploy", "frugal", "--budget", "7").stderr
+
+
 def test_a_bundle_over_the_limit_names_its_largest_input(network):
     folder = network.project("huge")
     (folder / "large.ts").write_text(f"export const text = '{'x' * 11_000_000}';\n")

@@ -19,8 +19,9 @@ from lichen.content.cid import CID
 from lichen.content.importer import import_bytes
 from lichen.content.profile import V1_2025
 from lichen.errors import NotFoundError, UserError
-from lichen.ledger.types import FunctionSpec, Release, Runtime
-from lichen.units import Amount
+from lichen.identity import Address
+from lichen.ledger.types import FunctionSpec, Grant, Release, Runtime
+from lichen.units import FLK, Amount
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -209,3 +210,30 @@ def test_another_cid_or_another_setting_makes_another_release(change):
     assert release.is_same(active, built)
     other = build.Built(None, (spec(**change),), CID.of(0x55, b"m"))
     assert not release.is_same(active, other)
+
+
+NOW_MS = 1_000_000_000_000
+
+
+def held(limit: int, spent: int, lasts_ms: int = release.GRANT_MS) -> Grant:
+    owner = Address(bytes(20))
+    return Grant(owner, "a", owner, Amount(limit), Amount(spent), NOW_MS + lasts_ms)
+
+
+@pytest.mark.parametrize(
+    ("grant", "budget", "limit"),
+    [
+        (None, None, 100),
+        (None, 5, 5),
+        (held(100 * FLK, 3 * FLK), None, None),
+        (held(100 * FLK, 90 * FLK), None, 190),
+        (held(100 * FLK, 3 * FLK), 5, 8),
+        (held(5 * FLK, 5 * FLK), None, None),
+        (held(5 * FLK, 2 * FLK, lasts_ms=1000), None, 5),
+        (held(0, 2 * FLK), None, None),
+    ],
+)
+def test_a_small_budget_is_never_widened_by_itself(grant, budget, limit):
+    wanted = None if budget is None else Amount(budget * FLK)
+    found = release.next_limit(grant, NOW_MS, wanted)
+    assert found == (None if limit is None else limit * FLK)

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from lichen.cli.project.release import Deployed
 
 
-def deploy(path: Path = Path(), /, *, app: str | None = None, min_tier: Tier | None = None) -> None:
+def deploy(
+    path: Path = Path(),
+    /,
+    *,
+    app: str | None = None,
+    min_tier: Tier | None = None,
+    budget: str | None = None,
+) -> None:
     """Bundle, store, register and route the project of a folder.
 
     Parameters
@@ -27,8 +34,8 @@ def deploy(path: Path = Path(), /, *, app: str | None = None, min_tier: Tier | N
         The weakest sandbox that all functions may run in, instead of what lichen.toml says.
         none lets them run on nodes without any: only where the node's owner trusts you.
     budget
-        FLK that the gateway may spend on the app from now on; 100 at first, renewed when
-        nearly used up.
+        FLK that the gateway may spend on the app from now on. Without it 100, renewed when nearly
+        used up; a smaller budget is never widened by itself.
     """
     from lichen.cli.project import build, manifest, release
     from lichen.cli.project.pack import Pack

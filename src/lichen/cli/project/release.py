@@ -65,7 +65,8 @@ def publish(
         bodies.append(CreateApp(name, description))
     if not same:
         bodies.append(PublishRelease(name, built.site, built.functions, built.manifest))
-    grant = _grant(client, name, status, budget) if built.functions else None
+    held = _held(client, name, status)
+    grant = _grant(name, status, held, budget) if built.functions else None
     if grant is not None:
         bodies.append(grant)
     if bodies:
@@ -77,9 +78,7 @@ def publish(
             results = client.submit(*bodies)
             step.done(f"published {name} in block {results[-1].height}")
         if grant is not None:
-            limit = connect.flk(budget or GRANT_LIMIT)
-            until = connect.when(grant.expires_ms)[:10]
-            console.say(f"  the gateway may spend up to {limit} on {name} until {until}")
+            _say_grant(name, grant, held)
     if same and active is not None:
         return Deployed(active, changed=False)
     return Deployed(wait_serving(client, name, (app.releases if app else 0) + 1), changed=True)
@@ -140,17 +139,37 @@ def _has(client: Client, cid: str) -> bool:
 
 
 def _grant(
-    client: Client, name: str, status: Status, budget: Amount | None
+    name: str, status: Status, held: Grant | None, budget: Amount | None
 ) -> GrantSpending | None:
-    """Return the grant to give, if the one the gateway has is missing, nearly used up or old."""
-    held = _held(client, name, status)
-    spent = held.spent if held else 0
-    left = held.limit - spent if held else 0
-    lasts_ms = held.expires_ms - status.time_ms if held else 0
-    if budget is None and left >= GRANT_LEFT_MIN and lasts_ms > GRANT_RENEW_MS:
+    """Return the grant to give, if any."""
+    limit = next_limit(held, status.time_ms, budget)
+    if limit is None:
         return None
     expires_ms = time.time_ns() // 1_000_000 + GRANT_MS
-    return GrantSpending(name, status.gateway, Amount(spent + (budget or GRANT_LIMIT)), expires_ms)
+    return GrantSpending(name, status.gateway, limit, expires_ms)
+
+
+def _say_grant(name: str, grant: GrantSpending, held: Grant | None) -> None:
+    left = connect.flk(grant.limit - (held.spent if held else 0))
+    until = connect.when(grant.expires_ms)[:10]
+    console.say(f"  the gateway may spend up to {left} on {name} until {until}")
+
+
+def next_limit(held: Grant | None, now_ms: int, budget: Amount | None) -> Amount | None:
+    """Return the limit of the grant to give, None when the one that is held will do.
+
+    A budget counts from now on. Without one, a grant of the usual size is renewed when it is nearly
+    used up; a smaller one is somebody's decision and only its time is prolonged.
+    """
+    if held is None:
+        return budget or GRANT_LIMIT
+    if budget is not None:
+        return Amount(held.spent + budget)
+    if held.limit >= GRANT_LIMIT and held.limit - held.spent < GRANT_LEFT_MIN:
+        return Amount(held.spent + GRANT_LIMIT)
+    if held.expires_ms - now_ms < GRANT_RENEW_MS:
+        return held.limit
+    return None
 
 
 def _held(client: Client, name: str, status: Status) -> Grant | None:
