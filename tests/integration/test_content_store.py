@@ -6,6 +6,7 @@ import os
 import random
 import threading
 
+import msgspec
 import pytest
 
 from lichen.content import (
@@ -375,6 +376,25 @@ def test_many_small_bombs_in_a_car_are_together_bounded(store):
     assert store.usage_bytes < 2 * MIB + 16 * MIB + 2 * MIB
     for cid in blocks:
         assert store.has(cid)
+
+
+def test_a_file_of_very_many_tiny_leaves_stays_blocks(store):
+    tiny = msgspec.structs.replace(V1_2025, chunk_bytes=1, width=2048)
+    blocks = {}
+    root = import_bytes(b"x" * 70_000, tiny, blocks.__setitem__).cid
+    small = import_bytes(b"x" * 2_000, tiny, blocks.__setitem__).cid
+    store.put_blocks(blocks.items())
+    assert (store.flat_file(root), store.small_file(small)) == (None, None)
+    assert content(store, root) == b"x" * 70_000
+    assert content(store, small) == b"x" * 2_000
+
+
+def test_a_small_file_in_a_few_blocks_is_read_as_small(store):
+    profile = msgspec.structs.replace(V1_2025, chunk_bytes=1000)
+    blocks = {}
+    root = import_bytes(noise(40_000), profile, blocks.__setitem__).cid
+    store.put_blocks(blocks.items())
+    assert store.small_file(root) == noise(40_000)
 
 
 def test_a_changed_file_travels_in_full_and_is_laid_out_again(store):

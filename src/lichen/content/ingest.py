@@ -37,6 +37,7 @@ SYNCS_PENDING_MAX = 16
 SYNC_EVERY_BYTES = 16 << 20  # begin writing back early, so that the last fsync is short
 AMPLIFICATION_MAX = 2  # blocks may be laid out as files of so many times the bytes received
 AMPLIFICATION_FREE_BYTES = 16 << 20
+AMPLIFICATION_FREE_LEAVES = 4096
 
 
 class _Staged(msgspec.Struct, frozen=True):
@@ -79,7 +80,9 @@ class Ingest:
         self._syncing: list[Future[None]] = []
         self._reserved_bytes = 0
         self._received_bytes = 0
+        self._received_blocks = 0
         self._laid_out_bytes = 0
+        self._laid_out_leaves = 0
         self.relied_on: dict[bytes, CID] = {}
 
     def __enter__(self) -> Self:
@@ -114,6 +117,7 @@ class Ingest:
     def put_verified(self, cid: CID, data: bytes) -> None:
         """Stage a block whose hash the caller has checked."""
         self._received_bytes += len(data)
+        self._received_blocks += 1
         if cid.hash_code == IDENTITY or self._is_known(cid):
             return
         if cid.codec == DAG_PB:
@@ -362,7 +366,11 @@ class Ingest:
         self._open_flats.remove(flat)
 
     def _copy_leaves(self, flat: _Flat, root: CID) -> None:
+        leaves_max = AMPLIFICATION_MAX * self._received_blocks + AMPLIFICATION_FREE_LEAVES
         for leaf in reader.leaves(self, root):
+            self._laid_out_leaves += 1
+            if self._laid_out_leaves > leaves_max:
+                raise LimitError(f"{root} repeats few blocks very often")
             offset = self._append(flat, reader.leaf_content(leaf))
             form = _form_of(leaf)
             if form is not None:

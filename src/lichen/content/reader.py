@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FILE_DEPTH_MAX = 128
 PATH_DEPTH_MAX = 256
+SMALL_LEAVES_MAX = 64
+SMALL_NODE_BYTES = 4096
 _FILE_KINDS = (Kind.FILE, Kind.RAW)
 _DIRECTORY_KINDS = (Kind.DIRECTORY, Kind.HAMT_SHARD)
 
@@ -205,6 +207,26 @@ def read_file(
         last = leaf.length if end is None else min(end - leaf.offset, leaf.length)
         content = leaf_content(leaf)
         yield content if (first, last) == (0, leaf.length) else memoryview(content)[first:last]
+
+
+def small_content(blocks: Blocks, cid: CID, bytes_max: int) -> bytes | None:
+    """Return the content of a file of at most `bytes_max` in few blocks; None for all else.
+
+    The work is bounded, so that it may be done where nothing else should wait for long.
+    """
+    block = blocks.get_block(cid) if cid.codec == DAG_PB else None
+    if block is None or len(block) > bytes_max + SMALL_NODE_BYTES:
+        return None
+    try:
+        node = _decode(cid, block)
+        few = len(node.links) <= SMALL_LEAVES_MAX
+        if node.unixfs.kind not in _FILE_KINDS or not few or _file_bytes(node) > bytes_max:
+            return None
+        if any(link.cid.codec != RAW for link in node.links):
+            return None
+        return b"".join(read_file(blocks, cid))
+    except UserError:  # not UnixFS, contradictory, or not all of it is here
+        return None
 
 
 def leaf_content(leaf: Leaf) -> bytes:
