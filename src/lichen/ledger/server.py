@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from lichen import journal
 from lichen.content import varint
 from lichen.encoding import to_json
 from lichen.errors import (
@@ -208,6 +209,7 @@ def serve(home: Path, host: str, port: int) -> None:
     Raises MachineError when the folder is in use by another process, holds no ledger, or the port
     is taken.
     """
+    journal.configure()
     uvloop.run(_serve(home, host, port))
 
 

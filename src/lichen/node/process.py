@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 import lichen
+from lichen import journal
 from lichen.cdn.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
@@ -239,6 +240,7 @@ def unlock(home: str, keys: str, name: str, password_file: str | None) -> Privat
 
 def run_until_stopped(start: Callable[[], Awaitable[None]]) -> None:
     """Run a process's main coroutine on uvloop until SIGTERM or SIGINT cancels it."""
+    journal.configure()
 
     async def main() -> None:
         task = asyncio.ensure_future(start())
