@@ -704,6 +704,40 @@ async def test_an_upgrade_that_is_refused_is_an_ordinary_response():
             assert (await peer.ask(GET))[2] == b"still here"
 
 
+async def test_what_follows_a_refused_upgrade_is_the_next_request():
+    async with upstream(replies(ok(b"no"), ok(b"next"))) as script:
+        seen: list[Watch] = []
+        async with (
+            wire(watching(seen, Pool(script.address))) as listener,
+            client(listener.port) as peer,
+        ):
+            await peer.send(UPGRADE + GET)
+            assert (await peer.response())[2] == b"no"
+            assert (await peer.response())[2] == b"next"
+
+
+async def test_an_upstream_that_only_hints_is_a_502():
+    async with upstream(replies(b"HTTP/1.1 102 Processing\r\n\r\n" * 5000)) as script:
+        async with wire(plain(Pool(script.address))) as listener, client(listener.port) as peer:
+            assert (await peer.ask(GET))[0] == 502
+
+
+async def test_an_upstream_that_takes_no_body_is_a_504():
+    async def deaf(reader, writer):
+        writer.transport.pause_reading()
+        await asyncio.sleep(WAIT_S)
+
+    async with upstream(deaf) as script:
+        router = plain(Pool(script.address))
+        async with (
+            wire(router, response_s=0.5, body_idle_s=30.0) as listener,
+            client(listener.port) as peer,
+        ):
+            peer.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n\r\n")
+            peer.writer.write(b"x" * 60_000_000)
+            assert (await peer.response())[0] == 504
+
+
 async def test_stopping_the_listener_ends_tunnels():
     async with upstream(shouting) as script:
         async with (

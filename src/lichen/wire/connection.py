@@ -98,7 +98,6 @@ class Connection(HttpToolsProtocol):
         """Let go of everything."""
         work, self.work = self.work, None
         if work is not None:
-            self.counters.client_gone += 1
             work.client_gone()
         if self._socket is not None:
             self._socket.close()

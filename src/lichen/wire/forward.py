@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX: Final = 4
 REPLAY_BYTES_MAX: Final = 64 * 1024
+HINTS_MAX: Final = 8  # informational responses before the final one
 RESPONSE_HEAD_BYTES_MAX: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LOG = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class Forward(Work):
     _rechunk: bool = False
     _continued: bool = False
     _held_tunnel: bytes = b""
+    _hints: int = 0
     _pool: Pool | None = None
     _task: asyncio.Task[None] | None = None
     _began: float = 0.0
@@ -232,6 +234,7 @@ class Forward(Work):
 
     def client_gone(self) -> None:
         """Give the upstream up."""
+        self.connection.counters.client_gone += 1
         self._let_go()
         self._over("client-gone")
 
@@ -259,14 +262,19 @@ class Forward(Work):
         elif connection.flow.write_paused:
             if now - last > limits.send_idle_s:
                 self._cut("timeout")
-        elif self._framing is not None and not self._framing.done:
-            if not connection.flow.read_paused and now - connection.seen > limits.body_idle_s:
-                self._body_stalled()
         elif self._state == _PASSING:
             if now - last > limits.upstream_idle_s:
                 self._cut("timeout")
+        elif self._awaits_body():
+            if now - connection.seen > limits.body_idle_s:
+                self._body_stalled()
         elif now - last > limits.response_s:
             self._failed("response-timeout")
+
+    def _awaits_body(self) -> bool:
+        """Tell whether the next move is the client's."""
+        framing = self._framing
+        return framing is not None and not framing.done and not self.connection.flow.read_paused
 
     # What the upstream calls.
 
@@ -298,7 +306,7 @@ class Forward(Work):
     def on_upstream_data(self, data: bytes) -> None:
         """Take response bytes."""
         if self._state == _SENDING:
-            if self._framing is None and not self._partial:
+            if self._framing is None and not self._partial and not self._held_tunnel:
                 usual = usual_response(data)
                 if (
                     usual is not None
@@ -363,7 +371,9 @@ class Forward(Work):
         elif isinstance(target, Ready):
             self._replace(target)
         else:
-            self._task = self.connection.loop.create_task(self._await_target(target))
+            # A future at once: a coroutine cancelled before its first step would never be awaited.
+            future = asyncio.ensure_future(target, loop=self.connection.loop)
+            self._task = self.connection.loop.create_task(self._await_target(future))
 
     async def _await_target(self, target: Awaitable[Pool | Ready]) -> None:
         try:
@@ -670,9 +680,12 @@ class Forward(Work):
         if head.status == 101:
             self._switch(head, rest)
             return
-        if (
-            head.status not in {100, 102} and self.head.minor
-        ):  # our own 100 was sent when it was due
+        self._hints += 1
+        if self._hints > HINTS_MAX:
+            self._failed("malformed")
+            return
+        # Our own 100 was sent when it was due.
+        if head.status not in {100, 102} and self.head.minor:
             self.connection.write(self._head_out(head, b"", keep_alive=True))
         if rest:
             self._read_head(rest)
@@ -723,8 +736,6 @@ class Forward(Work):
     def _replace(self, ready: Ready) -> None:
         self.status = ready.status
         self._over("replaced")
-        if self._held_tunnel:
-            self.connection.hold(self._held_tunnel)
         self.connection.reply(ready, self.head, self._framing)
 
     def _deadline_passed(self) -> None:
@@ -771,6 +782,9 @@ class Forward(Work):
         if self._state == _OVER:
             return
         self._state = _OVER
+        if self._held_tunnel:  # no tunnel came of it: an ordinary request follows
+            held, self._held_tunnel = self._held_tunnel, b""
+            self.connection.hold(held)
         if self._sees_done:
             outcome = Outcome(kind, self.status, self.request_bytes, self.response_bytes)
             self._guard(self.on_done, outcome)

@@ -73,6 +73,7 @@ class SendFile(Work):
 
     def client_gone(self) -> None:
         """Let the file go."""
+        self._connection.counters.client_gone += 1
         self._close()
 
     def client_drained(self) -> None:
