@@ -162,7 +162,7 @@ def next_limit(held: Grant | None, now_ms: int, budget: Amount | None) -> Amount
     used up; a smaller one is somebody's decision and only its time is prolonged.
     """
     if held is None:
-        return budget or GRANT_LIMIT
+        return GRANT_LIMIT if budget is None else budget
     if budget is not None:
         return Amount(held.spent + budget)
     if held.limit >= GRANT_LIMIT and held.limit - held.spent < GRANT_LEFT_MIN:
