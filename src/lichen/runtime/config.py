@@ -15,6 +15,11 @@ ENTRY: Final = "entry.js"
 CODE_SOCKET: Final = "code.sock"
 CONFIG: Final = "config.capnp"
 
+# V8 does not see what workerd holds beside each small JavaScript object, and by default collects
+# only once the heap is large: a busy hello-world then grew by 10 KB a request, up to 380 MB.
+# Collecting early keeps it at 124 MB.
+_EARLY_COLLECTION: Final = ("--initial-old-space-size=4", "--max-semi-space-size=4")  # MiB
+
 _TEMPLATE = """\
 using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
@@ -24,7 +29,7 @@ const config :Workerd.Config = (
     (name = "internet", network = (allow = [])),
   ],
   sockets = [(name = "%(socket)s", http = (), service = "router")],
-  v8Flags = ["--max-old-space-size=%(heap_mb)d", "--max-semi-space-size=4", "--initial-old-space-size=4"],
+  v8Flags = [%(v8_flags)s],
   logging = (structuredLogging = true),
 );
 const router :Workerd.Worker = (
@@ -50,9 +55,10 @@ def config_text(*, code_socket: str, heap_mb: int) -> str:
     """
     if not code_socket.startswith("/") or any(c in code_socket for c in '"\\\n%'):
         raise ValueError(f"{code_socket!r} cannot stand in a workerd configuration")
+    flags = (f"--max-old-space-size={heap_mb}", *_EARLY_COLLECTION)
     return _TEMPLATE % {
         "code_socket": code_socket,
-        "heap_mb": heap_mb,
+        "v8_flags": ", ".join(f'"{flag}"' for flag in flags),
         "socket": SOCKET_NAME,
         "date": COMPATIBILITY_DATE,
     }
