@@ -170,6 +170,21 @@ async def test_a_disk_that_fails_is_said_and_the_next_try_works(home, monkeypatc
         assert (first.accepted(), second.accepted()) == (1, 1)
 
 
+async def test_a_defect_met_by_one_submission_does_not_end_the_engine(home, monkeypatch):
+    async with Engine(home) as engine:
+        with monkeypatch.context() as broken:
+            broken.setattr(engine_module, "decode_transaction", lambda raw: 1 // 0)
+            with pytest.raises(MachineError):
+                await engine.submit(transfers(NAMES[0], 1))
+        with monkeypatch.context() as broken:
+            broken.setattr(engine_module, "seal", lambda *_: 1 // 0)
+            with pytest.raises(MachineError):
+                await engine.submit(transfers(NAMES[0], 1))
+        assert engine.queued == 0
+        (result,) = await engine.submit(transfers(NAMES[0], 1))
+        assert result.accepted() == 1
+
+
 async def test_an_engine_stops_when_the_disk_and_it_disagree(home, monkeypatch):
     engine = Engine(home)
     await engine.__aenter__()

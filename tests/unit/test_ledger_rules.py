@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from lichen.content.cid import CID, RAW
+from lichen.errors import UserError
 from lichen.identity import KeyKind
 from lichen.ledger import (
     ActivateRelease,
@@ -57,6 +58,7 @@ from lichen.ledger import (
     sign_voucher,
 )
 from lichen.ledger.handlers.settlement import BATCHES_PER_EPOCH_MAX
+from lichen.ledger.history import Place
 from lichen.ledger.machine import apply_transaction
 from lichen.ledger.views import match_route
 from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
@@ -543,5 +545,9 @@ def test_history_pages_backwards_with_changes_and_balances(ledger):
     assert first[0].balance == START + 5 * FLK
     assert ledger.view.transactions_of(ALICE.address, 1)[0].change == -FLK - FEE
     assert ledger.view.transaction_at(first[0].place).id == first[0].id
+    with pytest.raises(UserError):
+        ledger.view.transactions_of(BOB.address, 1, before=Place(-1, 0))
+    assert ledger.view.transaction_at(Place(99, 0)) is None
+    assert ledger.view.transaction_at(Place(1, 1)) is None
     assert ledger.view.transactions_of(key_of("treasury").address, 10) == []
     assert ledger.view.transactions_of(key_of("nobody").address, 10) == []

@@ -96,7 +96,7 @@ class LedgerClient:
                 "GET", "/v1/blocks", params={"from": str(first)}, timeout=timeout
             ) as response:
                 if response.status_code != 200:
-                    raise _error_of(response, await response.aread())
+                    raise _error_of(response.status_code, await _read_bounded(response))
                 frames = Frames()
                 async for chunk in response.aiter_raw():
                     for frame in frames.feed(chunk):
@@ -105,29 +105,27 @@ class LedgerClient:
             raise self._unreachable(error) from error
 
     async def _post(self, raws: list[bytes]) -> list[Result]:
-        try:
-            response = await self._http.post(
-                "/v1/transactions", content=bytes(libipld.encode_dag_cbor(raws))
-            )
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        results = self._read(response, list[Result])
+        body = bytes(libipld.encode_dag_cbor(raws))
+        results = await self._ask("POST", "/v1/transactions", list[Result], body)
         if len(results) != len(raws):
-            raise PeerError("the ledger gave another number of results than transactions")
+            raise PeerError(
+                "the ledger gave another number of results than transactions", hint="check its URL"
+            )
         return results
 
     async def _get(self, path: str, kind: type[T]) -> T:
+        return await self._ask("GET", path, kind)
+
+    async def _ask(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
         try:
-            response = await self._http.get(path)
+            async with self._http.stream(method, path, content=body) as response:
+                answer = await _read_bounded(response)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        return self._read(response, kind)
-
-    def _read(self, response: httpx.Response, kind: type[T]) -> T:
         if response.status_code != 200:
-            raise _error_of(response, response.content)
+            raise _error_of(response.status_code, answer)
         try:
-            return from_json(response.content, kind)
+            return from_json(answer, kind)
         except UserError as error:
             raise PeerError(
                 f"{self.url} does not answer as a ledger does: {error}", hint="check its URL"
@@ -181,19 +179,30 @@ def _decode(frame: bytes) -> Block:
         raise PeerError(f"the ledger sent no block: {error}", hint="check its URL") from error
 
 
-def _error_of(response: httpx.Response, body: bytes) -> Exception:
+async def _read_bounded(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > ANSWER_BYTES_MAX:
+            raise PeerError(
+                f"the ledger's answer is over {ANSWER_BYTES_MAX} bytes", hint="check its URL"
+            )
+    return bytes(body)
+
+
+def _error_of(status: int, body: bytes) -> Exception:
     """Turn a problem document into the typed error it was."""
     try:
         problem = msgspec.json.decode(body, type=Problem)
     except msgspec.DecodeError:
-        return PeerError(f"the ledger answered {response.status_code}", hint="check its URL")
+        return PeerError(f"the ledger answered {status}", hint="check its URL")
     code = problem.type.removeprefix(TYPE_PREFIX)
     if code == OverloadError.code:
         return OverloadError(problem.detail, hint=problem.hint)
     if code in BY_CODE:
         return BY_CODE[code](problem.detail, hint=problem.hint)
-    if response.status_code == 503:
+    if status == 503:
         return PeerUnavailableError(problem.detail, hint=problem.hint)
-    if response.status_code < 500:
+    if status < 500:
         return UserError(problem.detail, hint=problem.hint)
     return PeerError(problem.detail, hint=problem.hint)

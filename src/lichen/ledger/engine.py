@@ -221,11 +221,10 @@ class Engine:
     async def _run(self) -> None:
         pending: deque[_Slot] = deque()
         try:
-            while True:
+            while self._queue or pending or not self._stopping:
                 await self._fill(pending)
-                if not pending:
-                    return
-                await self._make_block(_take(pending))
+                if pending:
+                    await self._make_block(_take(pending))
         finally:
             self._stopping = True
             self._advanced.set()
@@ -242,12 +241,23 @@ class Engine:
             submission = self._queue[0]
             if pending and not submission.checked.done():
                 return
-            checked = await submission.checked
+            try:
+                checked = await submission.checked
+            except Exception:  # one bad submission must not end the ledger
+                log.exception("check-failed", transactions=len(submission.raws))
+                self._drop(submission)
+                continue
             self._queue.popleft()
             pending.extend(
                 _Slot(submission, raw, received, holds)
                 for raw, (received, holds) in zip(submission.raws, checked, strict=True)
             )
+
+    def _drop(self, submission: _Submission) -> None:
+        self._queue.remove(submission)
+        self._queued -= len(submission.raws)
+        self._queued_bytes -= sum(map(len, submission.raws))
+        _fail(submission, MachineError("the ledger failed", hint="look at its log"))
 
     async def _make_block(self, slots: list[_Slot]) -> None:
         loop = asyncio.get_running_loop()
@@ -264,6 +274,7 @@ class Engine:
             log.exception("block-failed", transactions=len(slots))
             for slot in slots:
                 _fail(slot.submission, MachineError("the ledger failed", hint="look at its log"))
+            self._require_unmoved()
         else:
             if applied is not None:
                 self.state.adopt(applied.changes)

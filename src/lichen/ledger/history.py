@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lichen.errors import UserError
 from lichen.ledger.types import Record
 from lichen.units import Amount
 
@@ -86,6 +87,10 @@ def history(
 
     To page on, give the last entry's place as `before`.
     """
+    if before is not None and not (0 <= before.height < 1 << 63 and 0 <= before.index < 1 << 31):
+        raise UserError(
+            "there is no such place in the ledger", hint="page on with an entry's place"
+        )
     prefix = _HISTORY + address
     bound = prefix + (b"\xff" * 12 if before is None else _place_bytes(before))
     entries = store.scan(prefix, before=bound)

@@ -116,7 +116,10 @@ class View:
     ) -> list[Channel]:
         """Return the channels of one payee, signer or payer that also fit the others given."""
         wanted = {b"payee": payee, b"signer": signer, b"payer": payer}
-        name, address = next((n, a) for n, a in wanted.items() if a is not None)
+        named = [(name, address) for name, address in wanted.items() if address is not None]
+        if not named:
+            raise ValueError("channels_of needs a payee, a signer or a payer")
+        name, address = named[0]
         channels = (self.channel(key) for key in self._indexed(name, address))
         return [
             channel
