@@ -119,7 +119,7 @@ def run_node(port: int, upstream: str) -> None:
     class Run(Forward):
         seen = 0
 
-        def on_response_head(self, head):
+        def on_response_head(self, head):  # noqa: ARG002 (a hook)
             return b"lichen-run: " + b"0" * 52 + b"\r\nlichen-node: 0x" + b"0" * 40 + b"\r\n"
 
         def on_request_body(self, payload):
@@ -248,7 +248,7 @@ class Bench:
     def compare(self, name, sides, path, *, connections=32, script="plain.lua", by_bytes=False):
         """Alternate the two sides; return the medians of worth per CPU second and of the ratios."""
         worth = {side: [] for side in sides}
-        latency = {side: (0, 0) for side in sides}
+        latency = dict.fromkeys(sides, (0, 0))
         for number in range(self.options.rounds):
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
             for side in order:

@@ -140,7 +140,7 @@ async def test_a_stream_that_stalls_or_breaks_off_says_so():
         pool = Pool(script.address)
         for failure in (UpstreamTimeoutError, UpstreamError):
             got = []
-            with pytest.raises(failure):
+            with pytest.raises(failure):  # noqa: PT012 (while streaming)
                 async with stream(pool, b"GET", b"/", idle_s=0.2) as response:
                     async for chunk in response.chunks():
                         got.append(chunk)  # noqa: PERF401 (it raises)

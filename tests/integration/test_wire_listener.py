@@ -1,3 +1,5 @@
+# ruff: noqa: ASYNC110 (counters have no event to wait for; the waits are bounded)
+# ruff: noqa: SIM117 (the upstream stands outside, the listener inside)
 """The listener over loopback: order, limits, timeouts, files, ASGI and WebSockets."""
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from lichen.wire import (
     listening,
 )
 from lichen.wire.errors import PortTakenError
-
 from tests.integration.wire_world import (
     WAIT_S,
     client,

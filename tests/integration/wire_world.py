@@ -114,7 +114,7 @@ class Script:
 async def upstream(*steps: Callable[..., Awaitable[None]]) -> AsyncIterator[Script]:
     script = Script(*steps)
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0, limit=2**22)
-    script.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    script.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield script
     finally:
