@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import shutil
 import time
 import urllib.parse
 
@@ -214,6 +215,40 @@ async def test_the_pool_fills_up_again_behind_a_claim(tmp_path):
     async with pool_at(tmp_path, prewarm=2) as pool:
         await pool.claim(spec(HELLO))
         await until(lambda: len(pool.idle_pids) == 2)
+
+
+async def test_a_heap_size_asked_for_once_is_kept_ready(tmp_path):
+    async with pool_at(tmp_path, prewarm=0) as pool:
+        assert not pool.idle_pids
+        first = await pool.claim(spec(HELLO, memory_mb=64))
+        await until(lambda: pool.idle_pids)
+        (waiting,) = pool.idle_pids
+        second = await pool.claim(spec(HELLO, memory_mb=64))
+        assert second.pid == waiting != first.pid
+
+
+async def test_a_claim_that_is_cancelled_leaves_no_process(tmp_path):
+    async with pool_at(tmp_path, prewarm=0) as pool:
+        for delay_s in (0.0, 0.02, 0.04):
+            claim = asyncio.create_task(pool.claim(spec(HELLO)))
+            await asyncio.sleep(delay_s)
+            claim.cancel()
+            await asyncio.gather(claim, return_exceptions=True)
+    assert not [pid for pid in descendants(os.getpid()) if is_ours(pid)]
+
+
+def is_ours(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return "workerd" in file.read()
+
+
+async def test_a_folder_that_cannot_be_written_is_an_error_with_a_hint(tmp_path):
+    async with pool_at(tmp_path, prewarm=0) as pool:
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").write_text("in the way")
+        with pytest.raises(MachineError, match="cannot be prepared"):
+            await pool.claim(spec(HELLO))
+        (tmp_path / "run").unlink()
 
 
 async def test_the_tenant_idle_for_longest_makes_room_and_busy_ones_do_not(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import ClassVar, Final
 
 from lichen.runtime import seccomp
@@ -45,6 +46,10 @@ _ISOLATE: Final = [
 
 def find_bwrap() -> str:
     """Return the path of bubblewrap; raise SandboxMissingError when it is not installed."""
+    if sys.platform != "linux":
+        raise SandboxMissingError(
+            f"there is no sandbox on {sys.platform}", hint="run the node on Linux, or in a Linux VM"
+        )
     path = shutil.which("bwrap")
     if path is None:
         raise SandboxMissingError("bubblewrap is not installed", hint=INSTALL_HINT)

@@ -61,7 +61,7 @@ class CodeServer:
         """Stop listening."""
         if self._server is not None:
             self._server.close()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # never made, or its folder is gone
             os.unlink(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

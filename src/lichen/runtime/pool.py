@@ -40,6 +40,7 @@ __all__ = ["Pool", "Tenant", "TenantSpec"]
 PREWARM: Final = 2
 TENANTS_MAX: Final = 64
 HEAP_MB: Final = 128
+HEAP_SIZES_MAX: Final = 4  # of which processes are kept ready
 PIDS_MAX: Final = 64
 BACKLOG: Final = 256
 BOOT_S_MAX: Final = 20.0
@@ -67,7 +68,8 @@ class Pool:
 
     `home` is a folder of its own. `sandbox` decides the tier; without one (tier `none`) only owners
     for whom `unsandboxed` says yes may claim. `prewarm` processes wait ready; at most `tenants_max`
-    are claimed at a time, and the one idle for longest makes room.
+    are claimed at a time, and the one idle for longest makes room. A size of heap that was asked
+    for once is kept ready from then on, up to HEAP_SIZES_MAX sizes.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Pool:
         self._lock_fd = -1
         self._numbers = itertools.count(1)
         self._idle: defaultdict[int, list[Booted]] = defaultdict(list)
+        self._wanted = {heap_mb: prewarm}  # how many to keep ready of each heap size
         self._tenants: set[Tenant] = set()
         self._claiming = 0
         self._refilling: asyncio.Task[None] | None = None
@@ -198,6 +201,8 @@ class Pool:
                 self._refill()
                 return booted
             self._clean_later(booted)
+        if len(self._wanted) < HEAP_SIZES_MAX:
+            self._wanted.setdefault(memory_mb, 1)
         self._refill()
         return await self._boot(memory_mb)
 
@@ -221,24 +226,36 @@ class Pool:
 
     async def _refill_loop(self) -> None:
         """Boot one after the other, after a pause: the tenant just claimed needs the CPU first."""
-        waiting = self._idle[self._heap_mb]
         delay_s = REFILL_DELAY_S
-        while len(waiting) < self._prewarm:
+        while (heap_mb := self._lacking()) is not None:
             await asyncio.sleep(delay_s)
             try:
-                waiting.append(await self._boot(self._heap_mb))
+                self._idle[heap_mb].append(await self._boot(heap_mb))
             except MachineError:  # the next claim boots for itself and reports it
                 delay_s = REFILL_RETRY_S
+
+    def _lacking(self) -> int | None:
+        """Return a heap size of which too few processes wait."""
+        sizes = (mb for mb, count in self._wanted.items() if len(self._idle[mb]) < count)
+        return next(sizes, None)
 
     async def _boot(self, heap_mb: int) -> Booted:
         number = next(self._numbers)
         directory = os.path.join(self._run_dir, str(number))
         seen = self._sandbox.seen(f"{directory}/job")
-        _write_job(directory, heap_mb, f"{seen}/{config.CODE_SOCKET}")
         code = CodeServer(f"{directory}/job/{config.CODE_SOCKET}")
-        await code.start()
-        listener = _listen(f"{directory}/s")
-        cgroup = self._make_cgroup(number)
+        cgroup = None
+        try:
+            _write_job(directory, heap_mb, f"{seen}/{config.CODE_SOCKET}")
+            await code.start()
+            listener = _listen(f"{directory}/s")
+            cgroup = self._make_cgroup(number)
+        except OSError as error:
+            await _clean(directory, code, cgroup)
+            raise MachineError(
+                f"a process cannot be prepared in {directory}: {error.strerror}",
+                hint="free disk space, and look at the rights on that folder and on the cgroups",
+            ) from error
         job = Job(
             program=self._engines.workerd,
             arguments=_arguments(seen, listener.fileno()),

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from lichen.errors import MachineError
 from lichen.runtime.errors import EngineMissingError
 
 if TYPE_CHECKING:
@@ -90,31 +91,37 @@ class Process:
 async def start(sandbox: Sandbox, job: Job, *, output: int) -> Process:
     """Start a job with its output and errors going to the descriptor `output`.
 
-    Raises EngineMissingError when the program cannot be started in the sandbox.
+    Raises EngineMissingError when the sandbox does not start it, MachineError when nothing would.
     """
     command = sandbox.command(job)
     try:
         outer = _spawn(command, output)
+    except OSError as error:
+        raise MachineError(
+            f"{job.program} cannot be started: {error.strerror}",
+            hint="the machine may be out of processes or memory",
+        ) from error
     finally:
         for descriptor in command.close_after:
             os.close(descriptor)
     if command.info is None:
         return Process(outer, outer.pid)
+    pid: int | None = None
     try:
         async with asyncio.timeout(START_S_MAX):
             pid = await _pid_inside(command.info)
+        if pid is not None:
+            return Process(outer, pid)
     except TimeoutError:
-        pid = None
+        pass  # reported below
     finally:
         os.close(command.info)
-    if pid is None:
-        outer.kill()
-        outer.wait()
-        raise EngineMissingError(
-            f"{job.program} could not be started in the sandbox",
-            hint="run `lichen doctor`",
-        )
-    return Process(outer, pid)
+        if pid is None:  # also when this was cancelled
+            outer.kill()
+            outer.wait()
+    raise EngineMissingError(
+        f"{job.program} could not be started in the sandbox", hint="run `lichen doctor`"
+    )
 
 
 def _spawn(command: Command, output: int) -> subprocess.Popen[bytes]:
