@@ -141,7 +141,10 @@ async def test_a_response_arrives_alike_wherever_it_was_cut(response, payload):
     places = (*range(1, len(response.removesuffix(CLOSES)) + 1, 5), 10**6)
     seen: list[Watch] = []
     pools: list[Pool] = []
-    router = watching(seen, pools[-1])
+
+    def router(head):
+        return watching(seen, pools[-1])(head)
+
     async with wire(router) as listener:
         for place in places:
             async with upstream(cut(response, place)) as script, client(listener.port) as peer:
@@ -394,6 +397,24 @@ async def test_a_post_that_was_not_sent_goes_elsewhere():
         ):
             assert (await peer.ask(POST))[2] == b"alive"
             assert seen[-1].faults == [Fault("unreachable", repeatable=True, attempts=1)]
+
+
+@pytest.mark.parametrize("found", ["answer", "pool"])
+async def test_what_a_failed_post_is_answered_may_be_found_out_later(found):
+    async with upstream(closing) as dead, upstream(replies(ok())) as alive:
+
+        class Explaining(Forward):
+            async def on_upstream_error(self, fault):
+                await asyncio.sleep(0)
+                return Ready.of(500, [], b"why") if found == "answer" else Pool(alive.address)
+
+        pool = Pool(dead.address)
+        async with wire(lambda head: Explaining(forward_head(head), pool)) as listener:
+            async with client(listener.port) as peer:
+                expected = (500, b"why") if found == "answer" else (502, b"")
+                status, _, body = await peer.ask(POST)
+                assert (status, body if found == "answer" else b"") == expected
+        assert alive.connections == 0
 
 
 async def test_a_body_too_long_to_keep_is_not_repeated():

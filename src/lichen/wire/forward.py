@@ -74,7 +74,8 @@ class Fault(msgspec.Struct, frozen=True):
     """Why an attempt failed, and whether the exchange may move to another upstream.
 
     `reason` is one of `unreachable`, `connect-timeout`, `pool-full`, `closed` (broke off before the
-    response head), `malformed` (not HTTP/1.1) and `response-timeout`.
+    response head), `malformed` (not HTTP/1.1), `response-timeout`, or what an application gave to
+    `leave_upstream`.
     """
 
     reason: str
@@ -101,6 +102,7 @@ class Forward(Work):
 
     deadline_s: float = 0.0
     replay_bytes_max: int = REPLAY_BYTES_MAX
+    attempts_max: int = ATTEMPTS_MAX
     body_bytes_max: int = 0  # 0: the listener's bound
 
     head: RequestHead
@@ -123,6 +125,7 @@ class Forward(Work):
     _continued: bool = False
     _held_tunnel: bytes = b""
     _hints: int = 0
+    _stuck: str = ""  # why the last attempt failed, when another one would be unsafe
     _pool: Pool | None = None
     _task: asyncio.Task[None] | None = None
     _began: float = 0.0
@@ -147,7 +150,10 @@ class Forward(Work):
     # Hooks.
 
     def on_upstream_error(self, fault: Fault) -> Pool | Ready | Awaitable[Pool | Ready] | None:
-        """Return where to go next (if `fault.repeatable`), an answer, or None for a 502-504."""
+        """Return where to go next, an answer, an awaitable of either, or None for a 502-504.
+
+        A `Pool` is used only if `fault.repeatable`; an answer always.
+        """
         del fault
         return None
 
@@ -181,6 +187,16 @@ class Forward(Work):
     def replayable(self) -> bool:
         """Whether all of the body that was read is kept, so that the request can be sent again."""
         return self._replayable
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether the request was sent whole and nothing of a response has come."""
+        return self._state == _SENDING and (self._framing is None or self._framing.done)
+
+    def leave_upstream(self, reason: str) -> None:
+        """Give the present attempt up, as if the upstream had failed for `reason`."""
+        if self._state == _SENDING:
+            self._failed(reason)
 
     # What the connection calls.
 
@@ -344,7 +360,7 @@ class Forward(Work):
                 stale
                 and self.repeatable
                 and self._pool is not None
-                and self.attempts < ATTEMPTS_MAX
+                and self.attempts < self.attempts_max
             ):
                 self._again(self._pool)
             else:
@@ -365,6 +381,10 @@ class Forward(Work):
         self._sent_once = self._sent_once or self._state != _CHOOSING
         self._state = _CHOOSING
         if isinstance(target, Pool):
+            if self._stuck:  # it may not be sent again, whoever could take it
+                self._replace(problem_ready(_error_for(self._stuck)))
+                return
+            self.connection.counters.retries += self.attempts > 0
             self._pool = target
             self.attempts += 1
             target.acquire(self)
@@ -397,21 +417,17 @@ class Forward(Work):
         pool.acquire(self, fresh=True)
 
     def _failed(self, reason: str) -> None:
-        repeatable = self.repeatable and self.attempts < ATTEMPTS_MAX
+        repeatable = self.repeatable and self.attempts < self.attempts_max
         self._let_go()
         fault = Fault(reason, repeatable, self.attempts)
         target = self._guard(self.on_upstream_error, fault)
         if self._state == _OVER:
             return
         self._partial = b""
-        if isinstance(target, Ready):
-            self._replace(target)
-        elif target is None or not repeatable:
-            if asyncio.iscoroutine(target):
-                target.close()
+        self._stuck = "" if repeatable else reason
+        if target is None:
             self._replace(problem_ready(_error_for(reason)))
         else:
-            self.connection.counters.retries += 1
             self._choose(target)
 
     # Sending the request body.
@@ -651,14 +667,13 @@ class Forward(Work):
     ) -> bool:
         """Do what an observer asked for instead of passing the response on."""
         if isinstance(change, Retry):
-            if not self._replayable or self.attempts >= ATTEMPTS_MAX:
+            if not self._replayable or self.attempts >= self.attempts_max:
                 if asyncio.iscoroutine(change.upstream):
                     change.upstream.close()
                 return False
             self._drop_response(head, body)
             if change.request is not None:
                 self.request = change.request
-            self.connection.counters.retries += 1
             self._choose(change.upstream)
             return True
         if isinstance(change, Ready):
