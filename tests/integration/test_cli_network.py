@@ -65,7 +65,7 @@ class Network:
 
     def json(self, *arguments: str, **environment: str) -> object:
         done = self.run(*arguments, "--json", **environment)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + self.logs()
         return json.loads(done.stdout)
 
     def up(self) -> subprocess.CompletedProcess:
@@ -186,6 +186,52 @@ def test_content_comes_back_as_it_was_added(network):
     assert done.returncode == 0, done.stderr
     same = (network.root / "folder" / "a.bin").read_bytes()
     assert (network.root / "back" / "a.bin").read_bytes() == same
+
+
+def test_stdin_can_be_stored_and_sent(network):
+    stored = network.run("storage", "add", "-", stdin="from a pipe\n")
+    assert stored.returncode == 0, stored.stderr
+    back = network.run("storage", "get", stored.stdout.strip())
+    assert back.stdout == "from a pipe\n"
+    network.project("piped")
+    network.json("deploy", "piped")
+    assert network.run("call", "piped/", "--data", "-", stdin="body ").stdout == "POST body 1"
+
+
+def test_following_a_log_ends_with_ctrl_c(network):
+    network.project("followed")
+    network.json("deploy", "followed")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lichen", "logs", "followed", "-f"],
+        cwd=network.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        network.json("call", "followed/first")
+        assert "asked for /first" in process.stdout.readline()
+        network.json("call", "followed/second")
+        assert "asked for /second" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S_MAX) == 130
+        assert "interrupted" in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_keys_are_shown_while_no_network_answers(tmp_path):
+    network = Network(tmp_path)
+    network.up()
+    network.run("down")
+    done = network.run("account", "show", "--json")
+    assert done.returncode == 0
+    assert "balances are unknown" in done.stderr
+    assert {entry["balance"] for entry in json.loads(done.stdout)} == {None}
 
 
 def test_a_name_that_somebody_owns_is_refused(network):

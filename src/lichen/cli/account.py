@@ -14,6 +14,7 @@ from lichen.cli import profile as profiles
 if TYPE_CHECKING:
     from lichen.identity.vault import VaultEntry
     from lichen.sdk.client import Client
+    from lichen.units import Amount
 
 app = App(name="account", help="Keys and FLK.")
 SECRET_TEXT_MAX = 256
@@ -154,8 +155,21 @@ def _show_address(text: str, client: Client) -> None:
     )
 
 
+def _balances(entries: list[VaultEntry], client: Client | None) -> list[Amount | None]:
+    """Ask for balances; keys are shown without them where no network answers, and that is said."""
+    from lichen.errors import PeerUnavailableError
+
+    if client is None:
+        return [None] * len(entries)
+    try:
+        return [client.account(entry.address).balance for entry in entries]
+    except PeerUnavailableError as error:
+        console.say(f"balances are unknown: {error.what}")
+        return [None] * len(entries)
+
+
 def _show_entries(entries: list[VaultEntry], client: Client | None) -> None:
-    balances = [client.account(entry.address).balance if client else None for entry in entries]
+    balances = _balances(entries, client)
     data = [
         {"name": entry.name, "kind": entry.kind, "address": entry.address, "balance": balance}
         for entry, balance in zip(entries, balances, strict=True)

@@ -24,7 +24,7 @@ def call(
     target: str,
     /,
     *,
-    data: str | None = None,
+    data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     method: str | None = None,
     header: Annotated[list[str] | None, Parameter(name=("--header", "-H"))] = None,
     verify: str = "none",

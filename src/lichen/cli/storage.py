@@ -21,7 +21,13 @@ READ_BYTES = 256 * 1024
 
 
 @app.command
-def add(path: str, /, *, import_profile: str = "unixfs-v1-2025", hidden: bool = False) -> None:
+def add(
+    path: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    import_profile: str = "unixfs-v1-2025",
+    hidden: bool = False,
+) -> None:
     """Store a file, a folder or stdin (-), and print its CID. A .car is imported as it is.
 
     Parameters

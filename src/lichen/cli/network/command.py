@@ -50,7 +50,7 @@ def _adapt(
     names = folder.nodes()
     if nodes is not None and nodes != len(names):
         raise UserError(
-            f"the network in {folder.root} has {len(names)} nodes, not {nodes}",
+            f"the network in {folder.root} was made with --nodes {len(names)}, not {nodes}",
             hint="leave --nodes out, or make another network with --dir",
         )
     bad = faults.of_nodes(names)
