@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+import time
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -23,6 +27,7 @@ CPU_PERIOD_US: Final = 20_000  # short: a burst over several cores ends soon
 CPU_QUOTA_US: Final = 20_000  # one core
 CPU_SHARES: Final = {"normal": 1024, "busy": 256}  # version 1; a process has 1024
 CPU_WEIGHT: Final = {"normal": 100, "busy": 25}  # the same in version 2
+JOIN_S_MAX: Final = 5.0
 PREFIX: Final = "lichen-"
 
 
@@ -138,10 +143,11 @@ class Cgroups:
                         folder.rmdir()
 
 
+@lru_cache(maxsize=4)
 def find_cgroups(
     mountinfo: str = "/proc/self/mountinfo", own: str = "/proc/self/cgroup"
 ) -> Cgroups | None:
-    """Return the cgroups that this process may make, or None when it may make none."""
+    """Return the cgroups that this process may make, or None when it may make none (asked once)."""
     try:
         mounts = parse_mounts(Path(mountinfo).read_text("utf-8"), Path(own).read_text("utf-8"))
     except OSError:
@@ -197,17 +203,43 @@ _PROBE_FILES: Final[dict[int, dict[Controller, str]]] = {
 
 
 def _usable(base: Path, controller: Controller, version: int) -> bool:
-    """Try whether a folder can be made here and holds the controller's files."""
+    """Try whether a folder can be made here, holds the controller's file, and can be joined."""
     probe = base / f"{PREFIX}{os.getpid()}-probe"
     try:
-        probe.mkdir()
+        probe.mkdir(exist_ok=True)
     except OSError:
         return False
     try:
         limit = probe / _PROBE_FILES[version][controller]
-        return limit.exists() and os.access(limit, os.W_OK)
+        return os.access(limit, os.W_OK) and _joinable(probe)
     finally:
-        probe.rmdir()
+        _remove_when_empty(probe)
+
+
+def _joinable(folder: Path) -> bool:
+    """Try with a process of its own, since a parent's rights decide too (version 2)."""
+    join = f"open({str(folder / 'cgroup.procs')!r}, 'w').write('0')"
+    with suppress(OSError, subprocess.TimeoutExpired):
+        tried = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", join],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=JOIN_S_MAX,
+            check=False,
+        )
+        return tried.returncode == 0
+    return False
+
+
+def _remove_when_empty(folder: Path) -> None:
+    for _ in range(50):  # a dead process leaves its cgroup a moment later
+        try:
+            return folder.rmdir()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            time.sleep(0.01)
+    return None  # swept at a later start
 
 
 def _write(path: Path, value: object) -> None:
