@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another port for the gateway of `make demo`: make demo PORT=8081
 PORT ?=
+# Flags of the benchmark: make bench BENCH=--quick
+BENCH ?=
 
 .PHONY: setup demo down check test test-unit bench docs format lock clean
 
@@ -43,7 +45,7 @@ test: setup
 
 bench: setup
 	$(BIN)/lichen setup
-	$(BIN)/python -m bench
+	$(BIN)/python bench/run.py $(BENCH)
 
 # docs/cli.md and docs/lichen.schema.json, from the code.
 docs: setup
