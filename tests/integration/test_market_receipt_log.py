@@ -88,3 +88,12 @@ def test_a_log_of_another_node_is_refused(tmp_path: Path) -> None:
         ReceiptLog(str(tmp_path), PrivateKey.generate(), NETWORK)
     with pytest.raises(CorruptionError):
         ReceiptLog(str(tmp_path), KEY, Digest(bytes(32)))
+
+
+async def test_nothing_is_anchored_twice(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    _append(log, book, range(3))
+    await log.flush({CHANNEL: book})
+    assert [log.root_since(first)[1] for first in (0, 3)] == [3, 0]
+    log.close()

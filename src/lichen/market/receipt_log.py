@@ -279,11 +279,12 @@ class ReceiptLog:
         """
         with self._env.begin(db=self._batches) as txn:
             cursor = txn.cursor()
-            cursor.set_range(first.to_bytes(_SEQUENCE_BYTES, "big"))
-            batches = [
-                msgspec.msgpack.decode(value, type=Batch)
-                for value in cursor.iternext(keys=False, values=True)
-            ]
+            batches = []
+            if cursor.set_range(first.to_bytes(_SEQUENCE_BYTES, "big")):
+                batches = [
+                    msgspec.msgpack.decode(value, type=Batch)
+                    for value in cursor.iternext(keys=False, values=True)
+                ]
         root = merkle.root([merkle.leaf_hash(batch.root) for batch in batches])
         return Digest(root), sum(batch.count for batch in batches)
 
