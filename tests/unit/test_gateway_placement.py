@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from lichen.content.cid import CID, RAW
-from lichen.gateway.placement import BUSY_IN_FLIGHT, Health, choose, rank
+from lichen.gateway.placement import BACKOFF_MS_START, BUSY_IN_FLIGHT, Health, choose, rank
 from lichen.gateway.routes import AppRoutes
 from lichen.identity import Address, PrivateKey
 from lichen.ledger.types import Capacity, FunctionSpec, Node, NodeStatus, Prices, Release, Runtime
@@ -104,14 +104,22 @@ def test_cheap_nodes_come_first_and_like_prices_are_spread_by_app() -> None:
 def test_a_failing_node_rests_longer_each_time_and_comes_back() -> None:
     node, health = make_node(), Health()
     function = make_routes().functions[0]
-    rests = []
+    rests, now_ms = [], 1000
     for _ in range(3):
-        health.failed(now_ms=1000)
-        rests.append(health.rest_until_ms - 1000)
+        health.failed(now_ms)
+        rests.append(health.rest_until_ms - now_ms)
         book = {bytes(node.address): health}
-        assert rank(function, [node], book, now_ms=1000).refusals
-        assert rank(function, [node], book, now_ms=health.rest_until_ms).nodes
+        assert rank(function, [node], book, now_ms=now_ms).refusals
+        now_ms = health.rest_until_ms
+        assert rank(function, [node], book, now_ms=now_ms).nodes
     assert rests == sorted(set(rests))
+
+
+def test_requests_that_fail_together_rest_a_node_once() -> None:
+    health = Health()
+    for _ in range(100):
+        health.failed(now_ms=1000)
+    assert health.rest_until_ms == 1000 + BACKOFF_MS_START
 
 
 def test_a_busy_node_is_passed_over_until_all_are_busy() -> None:

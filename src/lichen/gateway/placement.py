@@ -26,10 +26,14 @@ BUSY_IN_FLIGHT = 64
 BACKOFF_MS_START = 200
 BACKOFF_MS_MAX = 30_000
 LATENCY_WEIGHT = 0.2
+RESTING = "resting"
 
 
 class Health:
-    """How a node behaved lately. A failure rests it, doubling up to BACKOFF_MS_MAX."""
+    """How a node behaved lately. A failure rests it, doubling up to BACKOFF_MS_MAX.
+
+    The requests in flight at a node that dies all fail together: they count as one failure.
+    """
 
     __slots__ = ("failures", "in_flight", "latency_ms", "rest_until_ms", "successes")
 
@@ -47,7 +51,9 @@ class Health:
         self.latency_ms += LATENCY_WEIGHT * (latency_ms - self.latency_ms)
 
     def failed(self, now_ms: int) -> None:
-        """Rest the node; a second failure in a row rests it twice as long."""
+        """Rest the node; a failure after that rests it twice as long."""
+        if now_ms < self.rest_until_ms:
+            return
         rest_ms = min(BACKOFF_MS_START << min(self.failures, 16), BACKOFF_MS_MAX)
         self.failures += 1
         self.rest_until_ms = now_ms + rest_ms
@@ -87,7 +93,7 @@ def refuse(function: FunctionRoute, node: Node, health: Health, now_ms: int) -> 
     if spec.memory_mb > node.capacity.memory_mb:
         return Refusal("memory", f"with less than {spec.memory_mb} MB of memory")
     if health.rest_until_ms > now_ms:
-        return Refusal("resting", "not answering lately")
+        return Refusal(RESTING, "not answering lately")
     return None
 
 
