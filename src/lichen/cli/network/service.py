@@ -99,6 +99,14 @@ class Child:
                 raise self._failed(f"did not answer within {self.service.start_s_max:.0f} s")
             await asyncio.sleep(PROBE_EVERY_S)
 
+    async def serves(self) -> bool:
+        """Wait until it serves or will not; tell which."""
+        try:
+            await self.wait_serving()
+        except ServiceFailedError:
+            return False
+        return True
+
     def _failed(self, how: str) -> ServiceFailedError:
         last = last_lines(self.service.log)
         what = f"{self.service.name} {how}"

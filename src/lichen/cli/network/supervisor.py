@@ -2,7 +2,8 @@
 
 Stages start one after the other (the ledger, then the nodes, then the gateway) and stop in the
 opposite order. While the network starts, a process that ends is an error; once it serves, a
-process that ends is started again after a pause that doubles up to a bound.
+process that ends is started again after a pause that doubles up to a bound; the bound is short for
+one that had served.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 10.0
+PAUSE_S_MAX_SERVED = 0.8
 STEADY_S = 30.0
 LOG_CHECK_EVERY_S = 30.0
 
@@ -109,15 +111,18 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Start a service again whenever it ends."""
         service, pause_s = child.service, PAUSE_S_MIN
+        served = True
         while True:
             how = await child.ended()
             if self._stopping.is_set():
                 return
             steady = time.monotonic() - child.started_s > STEADY_S
-            pause_s = PAUSE_S_MIN if steady else min(pause_s * 2, PAUSE_S_MAX)
+            pause_s_max = PAUSE_S_MAX_SERVED if served else PAUSE_S_MAX
+            pause_s = PAUSE_S_MIN if steady else min(pause_s * 2, pause_s_max)
             self._report(f"{service.name} ended ({how}); starting it again", pause_s)
             await asyncio.sleep(pause_s)
             child = await self._launch(service)
+            served = await child.serves()
 
     async def _trim_logs(self) -> None:
         while True:
