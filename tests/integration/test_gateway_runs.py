@@ -24,7 +24,7 @@ def test_run_ids_never_repeat_across_restarts(tmp_path: Path) -> None:
     assert len(seen) == 15
 
 
-def test_a_record_is_found_before_and_after_it_is_written(tmp_path: Path) -> None:
+async def test_a_record_is_found_before_and_after_it_is_written(tmp_path: Path) -> None:
     log = RunLog(str(tmp_path), GATEWAY)
     run = log.next_run()
     log.add(make_record(run))
@@ -34,17 +34,17 @@ def test_a_record_is_found_before_and_after_it_is_written(tmp_path: Path) -> Non
     log = RunLog(str(tmp_path), GATEWAY)
     assert (log.get(run).amount, log.get(run).attempts[0].outcome) == (7, "ok")
     log.bill(run, 8)
-    log.flush()
+    await log.flush()
     assert log.get(run).amount == 8
     log.close()
 
 
-def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
+async def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
     log = RunLog(str(tmp_path), GATEWAY, runs_max=3)
     runs = [log.next_run() for _ in range(5)]
     for run in runs:
         log.add(make_record(run))
-    log.flush()
+    await log.flush()
     with pytest.raises(NotFoundError):
         log.get(runs[1])
     assert log.get(runs[2]).run == runs[2]

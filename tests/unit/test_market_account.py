@@ -103,3 +103,29 @@ def test_a_statement_longer_than_its_bound_is_paid_in_parts(
         _settle(payee, payer)
         assert payee.paid == expected
     assert not payee.lines
+
+
+def test_a_refused_statement_leaves_the_book_as_it_was() -> None:
+    payer = PayerBook(1000)
+    payer.place("a", 5)
+    with pytest.raises(PeerError):
+        payer.approve(10, (Line(0, "a", 5), Line(1, "b", 5)), recall=0)
+    assert (payer.signed, payer.forgiven, payer.placed) == (0, 0, {"a": 5})
+
+
+def test_a_restarted_payer_pays_what_its_records_know_and_little_else() -> None:
+    payer = PayerBook(1000, signed=100)
+    known = {"old": 5}
+    assert payer.approve(105, (Line(0, "old", 5),), recall=0, earlier=known.get) == 105
+    with pytest.raises(PeerError):
+        payer.approve(111, (Line(1, "old", 6),), recall=0, earlier=known.get)
+    assert payer.approve(108, (Line(2, "lost", 3),), recall=3, earlier=known.get) == 108
+    with pytest.raises(PeerError):
+        payer.approve(109, (Line(3, "lost too", 1),), recall=3, earlier=known.get)
+
+
+def test_a_run_is_paid_once_however_often_a_statement_names_it() -> None:
+    payer = PayerBook(1000)
+    payer.place("a", 5)
+    with pytest.raises(PeerError):
+        payer.approve(10, (Line(0, "a", 5), Line(1, "a", 5)), recall=0)

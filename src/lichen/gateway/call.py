@@ -28,6 +28,8 @@ PRIVATE_FIELDS: Final = frozenset(
     {b"lichen-session", b"lichen-function", RUN, b"lichen-ceiling", NODE, b"lichen-error"}
 )
 _TARGET_CHARS_MAX = 512
+ATTEMPTS_MAX = 8  # one node that restarts may take three: a stale connection, its port, its session
+ANSWER_SLACK_S = 5.0  # what a node may take beyond the function's own time limit
 
 
 class NoNodeError(PeerUnavailableError):
@@ -39,6 +41,7 @@ class NoNodeError(PeerUnavailableError):
 class Call(Forward):
     """A visitor's request on its way to a node and back."""
 
+    attempts_max = ATTEMPTS_MAX
     _link: Link | None = None
     _attempts: tuple[Attempt, ...] = ()
     _refusals = ""
@@ -95,6 +98,18 @@ class Call(Forward):
             fields += ((b"host", self._host),)
         self.request = write_head(self.head, add=fields, remove=PRIVATE_FIELDS, target=self._target)
         return link.peer.pool
+
+    def sweep(self, now: float) -> None:
+        """Leave a node that hangs, if the request may be repeated, or that is far too late."""
+        super().sweep(now)
+        link = self._link
+        if link is None or not self.awaits_head:
+            return
+        sent = self._sent_ns / 1e9
+        if time.monotonic() - sent > self._function.spec.timeout_ms / 1000 + ANSWER_SLACK_S:
+            self.leave_upstream("response-timeout")
+        elif self.repeatable and self._placer.is_stalled(link, sent):
+            self.leave_upstream("unresponsive")
 
     def _leave(self, outcome: str) -> None:
         """Note how an attempt ended and let go of its link."""

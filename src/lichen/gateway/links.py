@@ -20,7 +20,7 @@ from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, NotAllowedError, PaymentRequiredError, PeerError
 from lichen.identity.http_signature import RequestHead, sign_request
 from lichen.ledger.transactions import OpenChannel, TopUpChannel
-from lichen.ledger.voucher import sign_voucher
+from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher
 from lichen.market.account import PayerBook
 from lichen.node.api import PayRequest, SessionAnswer
 from lichen.node.till import Statement
@@ -29,21 +29,27 @@ from lichen.wire import Pool, PoolLimits
 from lichen.wire.client import request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from lichen.gateway.config import GatewayConfig
     from lichen.gateway.placement import Health
     from lichen.gateway.routes import FunctionRoute
+    from lichen.gateway.runs import RunLog
     from lichen.identity import Address, PrivateKey
     from lichen.ledger.follower import Follower
     from lichen.ledger.submitter import Submitter
     from lichen.ledger.types import Channel, Node
+    from lichen.market.account import Line
 
 CONTROL_S_MAX = 5.0
 CONTROL_BYTES_MAX = 2 * 2**20
 OPEN_AGAIN_S = 0.5
-OPEN_AGAIN_S_MAX = 30.0
+OPEN_AGAIN_S_MAX = 5.0
+PAY_AGAIN_S = 1.0
+LOOK_AGAIN_S = 5.0  # for the bill of runs that a node had not finished when it was last paid
+PROBE_S_MAX = 2.0
 CONNECTIONS_PER_NODE_MAX = 1024
+RECALL_PART = 100  # of a deposit may be paid for runs whose records a crash took
 TOP_UP_BELOW = 4  # a channel is topped up when less than a quarter of its deposit is left
 
 log = structlog.get_logger()
@@ -52,7 +58,7 @@ log = structlog.get_logger()
 class NodePeer:
     """One node as this gateway reaches it: a connection pool for its endpoint."""
 
-    __slots__ = ("address", "endpoint", "host", "pool")
+    __slots__ = ("address", "endpoint", "host", "pool", "probing", "silent_at")
 
     def __init__(self, address: bytes, endpoint: str) -> None:
         self.address = address
@@ -63,14 +69,43 @@ class NodePeer:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         limits = PoolLimits(connections_max=CONNECTIONS_PER_NODE_MAX, idle_max=256)
         self.pool = Pool(f"{host}:{port}", limits=limits)
+        self.probing: asyncio.Task[None] | None = None
+        self.silent_at = 0.0
+
+    def is_silent(self, since: float) -> bool:
+        """Tell whether a probe sent after `since` (monotonic) got no answer; send one if not.
+
+        For callers that wait longer than usual: a process that hangs still accepts connections.
+        """
+        if self.silent_at > since:
+            return True
+        if self.probing is None:
+            self.probing = asyncio.ensure_future(self._probe())
+        return False
+
+    async def _probe(self) -> None:
+        sent = time.monotonic()
+        try:
+            await request(
+                self.pool,
+                b"GET",
+                b"/healthz",
+                headers=[(b"host", self.host.encode())],
+                timeout_s=PROBE_S_MAX,
+            )
+        except LichenError:
+            self.silent_at = sent
+        finally:
+            self.probing = None
 
 
 class Link:
     """One app's business with one node."""
 
     __slots__ = (
-        "app", "book", "channel", "due", "fields", "health", "in_flight", "opening", "owner",
-        "peer", "problem", "retry_at", "retry_s", "session", "settling", "trusted",
+        "app", "book", "channel", "due", "fields", "healing", "health", "in_flight", "opening",
+        "owner", "pay_at", "peer", "problem", "retry_at", "retry_s", "session", "settling",
+        "trusted", "unconfirmed",
     )  # fmt: skip
 
     def __init__(self, app: str, owner: Address, peer: NodePeer) -> None:
@@ -90,6 +125,9 @@ class Link:
         self.health: Health | None = None
         self.in_flight = 0
         self.due = False
+        self.pay_at = 0.0
+        self.healing = True  # what keeps the link from opening may pass by itself
+        self.unconfirmed: tuple[Line, ...] = ()
 
     def place(self, run: str, ceiling: int) -> None:
         """Count a run that is sent to the node now."""
@@ -99,7 +137,8 @@ class Link:
     def left(self) -> None:
         """Count a run that is over, or went elsewhere; the next payment covers it."""
         self.in_flight -= 1
-        self.due = True
+        if not self.due:
+            self.due, self.pay_at = True, 0.0
         if self.health is not None:
             self.health.in_flight -= 1
 
@@ -114,14 +153,14 @@ class Links:
         config: GatewayConfig,
         follower: Follower,
         submitter: Submitter,
-        on_paid: Callable[[str, int], None],
+        runs: RunLog,
     ) -> None:
         self._key = key
         self._network = network
         self._config = config
         self._follower = follower
         self._submitter = submitter
-        self._on_paid = on_paid
+        self._runs = runs
         self.peers: dict[bytes, NodePeer] = {}
         self._links: dict[tuple[str, bytes], Link] = {}
 
@@ -179,8 +218,10 @@ class Links:
             channel = await self._channel(link)
             await self._open_session(link, channel)
             link.problem, link.retry_s = "", OPEN_AGAIN_S
+            link.due = True  # it may have runs to bill from before a restart of either side
         except (LichenError, TimeoutError) as error:
             link.problem = error.what if isinstance(error, LichenError) else "no answer in time"
+            link.healing = isinstance(error, (PeerError, TimeoutError))
             link.retry_at = time.monotonic() + link.retry_s
             link.retry_s = min(2 * link.retry_s, OPEN_AGAIN_S_MAX)
             log.info("link not open", app=link.app, node=link.peer.endpoint, why=link.problem)
@@ -189,10 +230,21 @@ class Links:
 
     async def _channel(self, link: Link) -> Channel:
         """Find the open channel of this link on the ledger, or open it under the owner's grant."""
+        found = self._find_channel(link)
+        if found is None:  # an earlier attempt may have opened it and not heard so
+            async with asyncio.timeout(CONTROL_S_MAX):
+                await self._follower.sync()
+            found = self._find_channel(link)
+        return found or await self._open_channel(link)
+
+    def _find_channel(self, link: Link) -> Channel | None:
         view = self._follower.state
         for channel in view.channels_of(signer=self._key.address, open_only=True):
             if channel.app == link.app and channel.payee == link.peer.address:
                 return channel
+        return None
+
+    async def _open_channel(self, link: Link) -> Channel:
         deposit = self._allowed(link)
         body = OpenChannel(
             payee=type(self._key.address)(link.peer.address),
@@ -202,10 +254,10 @@ class Links:
             owner=link.owner,
         )
         await self._submitter.submit(body)
-        for channel in view.channels_of(signer=self._key.address, open_only=True):
-            if channel.app == link.app and channel.payee == link.peer.address:
-                return channel
-        raise PeerError("the ledger took the channel but does not show it", hint="try again")
+        opened = self._find_channel(link)
+        if opened is None:
+            raise PeerError("the ledger took the channel but does not show it", hint="try again")
+        return opened
 
     def _allowed(self, link: Link) -> int:
         """Return how much a new channel may hold under the grant; raise when nothing is left."""
@@ -230,12 +282,21 @@ class Links:
         )
         if link.channel != channel.id:
             link.channel = channel.id
-            link.book = PayerBook(
-                channel.deposit, signed=int(answer.paid), redeemed=channel.redeemed
-            )
+            signed = self._signed(channel, answer.voucher)
+            link.book = PayerBook(channel.deposit, signed=signed, redeemed=channel.redeemed)
+            link.unconfirmed = ()
         link.book.deposit = channel.deposit
         link.session = answer.session.encode()
         link.fields = ((b"lichen-session", link.session),)
+
+    def _signed(self, channel: Channel, voucher: Voucher | None) -> int:
+        """Return what this gateway promised before it restarted: its own signature proves it."""
+        if voucher is None:
+            return 0
+        ours = voucher.channel == channel.id
+        if not ours or not verify_voucher(self._network, voucher, self._key.address):
+            raise PeerError("the node shows a voucher that this gateway never signed")
+        return int(voucher.cumulative)
 
     async def _post(
         self, peer: NodePeer, path: str, body: bytes, *, signed: bool = False, bearer: bytes = b""
@@ -270,8 +331,10 @@ class Links:
     # --- paying --------------------------------------------------------------------------------
 
     def active(self) -> Iterable[Link]:
-        """Return the links that have runs to pay for."""
-        return [link for link in self._links.values() if link.session and link.due]
+        """Return the links that have runs to pay for, or may have some."""
+        now = time.monotonic()
+        links = [link for link in self._links.values() if link.due or link.book.placed]
+        return [link for link in links if now >= link.pay_at and self.ready(link)]
 
     async def settle(self, link: Link) -> None:
         """Fetch a link's statement, check it, and pay it; raise PeerError when it is not right."""
@@ -280,24 +343,40 @@ class Links:
                 return
             link.due = False
             statement = await self._exchange(link, PayRequest())
+            if statement.paid < link.book.signed:  # the last voucher never arrived
+                statement = await self._promise(link)
             if statement.owed > link.book.signed:
-                await self._pay(link, statement)
+                statement = await self._pay(link, statement)
+            if statement.runs:
+                link.due = True
+            elif not link.due:
+                link.pay_at = time.monotonic() + LOOK_AGAIN_S
             await self._top_up(link)
 
-    async def _pay(self, link: Link, statement: Statement) -> None:
-        before = link.book.signed
+    async def _pay(self, link: Link, statement: Statement) -> Statement:
+        node = "0x" + link.peer.address.hex()
         try:
-            owed = link.book.approve(
-                statement.owed, statement.runs, recall=int(self._config.channel_deposit) // 100
+            link.book.approve(
+                statement.owed,
+                statement.runs,
+                int(self._config.channel_deposit) // RECALL_PART,
+                lambda run: self._runs.ceiling(run, node),
             )
         except PeerError as error:
             link.trusted, link.session, link.problem = False, b"", error.what
+            link.healing = False
             raise
-        if owed > before:
-            voucher = sign_voucher(self._network, self._key, link.channel, owed)
-            await self._exchange(link, PayRequest(voucher))
-        for line in statement.runs:
-            self._on_paid(line.run, line.amount)
+        link.unconfirmed += statement.runs
+        return await self._promise(link)
+
+    async def _promise(self, link: Link) -> Statement:
+        """Send the voucher for all that was approved; return the next statement."""
+        voucher = sign_voucher(self._network, self._key, link.channel, link.book.signed)
+        statement = await self._exchange(link, PayRequest(voucher))
+        for line in link.unconfirmed:
+            self._runs.bill(line.run, line.amount)
+        link.unconfirmed = ()
+        return statement
 
     async def _exchange(self, link: Link, body: PayRequest) -> Statement:
         path = f"/v1/channels/{link.channel.hex()}/pay"
@@ -330,7 +409,7 @@ class Links:
         for link, result in zip(links, results, strict=True):
             if isinstance(result, (LichenError, TimeoutError)):
                 log.warning("not paid", app=link.app, node=link.peer.endpoint, error=str(result))
-                link.due = True
+                link.due, link.pay_at = True, time.monotonic() + PAY_AGAIN_S
             elif isinstance(result, BaseException):
                 raise result
 

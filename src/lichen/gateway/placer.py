@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
-from lichen.gateway.placement import Health, Ranking, choose, rank
+from lichen.gateway.placement import RESTING, Health, Ranking, choose, rank
 from lichen.ledger.tables import APPS, CHANNELS, GRANTS, NODES
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 RANKING_S_MAX = 1.0
 RANKINGS_MAX = 20_000
 BEHIND_S = 0.05
+PLACE_S_MAX = 5.0
+PLACE_POLL_S = 0.1
+STALLED_S = 1.0
 
 
 class Ranked:
@@ -85,7 +88,27 @@ class Placer:
         return None if key is None else self._taken(ranked.links[key])
 
     async def place_when_open(self, function: FunctionRoute, tried: Sequence[bytes]) -> Link | None:
-        """Return a link to a node not tried yet, opened first if need be, or None."""
+        """Return a link to a node not tried yet, opened first if need be.
+
+        When all are resting or cannot be reached it waits, for PLACE_S_MAX at most, until one is
+        back, tried before or not. Returns None when there is none, or waiting does not help.
+        """
+        deadline = time.monotonic() + PLACE_S_MAX
+        while True:
+            link = await self._next_open(function, tried)
+            late = time.monotonic() > deadline
+            if link is not None or late or not self._may_heal(function):
+                return link
+            await asyncio.sleep(PLACE_POLL_S)
+            tried = ()
+
+    def _may_heal(self, function: FunctionRoute) -> bool:
+        """Tell whether a node may be back soon: it rests, or its link waits to be tried again."""
+        ranked = self._rank(function)
+        resting = any(refusal.code == RESTING for refusal in ranked.ranking.refusals.values())
+        return resting or any(link.healing for link in ranked.links.values())
+
+    async def _next_open(self, function: FunctionRoute, tried: Sequence[bytes]) -> Link | None:
         ranked = self._rank(function)
         untried = [key for key in ranked.links if key not in tried]
         open_nodes = [key for key in untried if ranked.links[key].session]
@@ -125,6 +148,10 @@ class Placer:
     def succeeded(self, link: Link, latency_ms: float) -> None:
         """Note a good answer."""
         self.health[link.peer.address].succeeded(latency_ms)
+
+    def is_stalled(self, link: Link, sent: float) -> bool:
+        """Tell whether a node hangs: it answers neither a request of `sent` nor a probe."""
+        return time.monotonic() - sent > STALLED_S and link.peer.is_silent(sent)
 
     def failed(self, link: Link) -> None:
         """Note a node that broke off or cannot be reached: it rests, its sessions are void."""

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
 from lichen.errors import LichenError, NotFoundError, PeerError
+from lichen.gateway import welcome
 from lichen.gateway.api.app import create_api
 from lichen.gateway.api.events import EventHub, block_events, publish_runs
 from lichen.gateway.apps import Apps
@@ -77,7 +78,7 @@ class GatewayProcess:
         view = self.replica.state
         self.apps = Apps(view, self.store)
         self.links = Links(
-            key, network_id(genesis), config, self.replica, self.submitter, self.runs.bill
+            key, network_id(genesis), config, self.replica, self.submitter, self.runs
         )
         self.placer = Placer(view, self.links, self.runs, replicas=config.replicas)
         self.content = ContentRouter(self.store)
@@ -132,6 +133,8 @@ class GatewayProcess:
             raise NotFoundError(f"node {record.node} has no receipt of run {run}")
         if response.status != 200:
             raise PeerError(f"node {record.node} answered {response.status}", hint="try again")
+        if self.runs.pending:  # whoever got a receipt once gets it again, also after a crash
+            await self.runs.flush()
         return response.body
 
     def logs(self, app: App, *, follow: bool) -> AsyncIterator[bytes]:
@@ -161,11 +164,17 @@ class GatewayProcess:
         """Return what is behind the hot paths: API, health, metrics."""
         return Starlette(
             routes=[
+                Route("/", self._welcome),
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics),
                 Mount("/", create_api(self)),
             ]
         )
+
+    async def _welcome(self, asked: Request) -> Response:
+        local = (asked.url.hostname or "") in ("localhost", "127.0.0.1", "::1")
+        port = f":{asked.url.port or 80}" if local else ""
+        return HTMLResponse(welcome.page(self.replica, port))
 
     async def _health(self, _: Request) -> Response:
         ready = self.replica.connected and self.replica.error is None
@@ -205,7 +214,7 @@ class GatewayProcess:
     async def _flush_runs(self) -> None:
         publish_runs(self.events, self.runs.take_recent())
         if self.runs.pending:
-            await asyncio.to_thread(self.runs.flush)
+            await self.runs.flush()
 
     async def _pay_last(self) -> None:
         with contextlib.suppress(TimeoutError):

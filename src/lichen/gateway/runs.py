@@ -6,6 +6,7 @@ and are written in batches; the newest `runs_max` are kept.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,9 @@ class RunLog:
         self.first = self._counter
         self._pending: list[RunRecord] = []
         self._recent: dict[str, RunRecord] = {}
+        self._writing: dict[str, RunRecord] = {}
         self._watched: list[RunRecord] = []
+        self._flushing = asyncio.Lock()
 
     def next_run(self) -> str:
         """Return a new run id; it is never handed out again, also not after a crash."""
@@ -108,6 +111,15 @@ class RunLog:
             self._pending.append(record)
         record.amount = amount
 
+    def ceiling(self, run: str, node: str) -> int | None:
+        """Return the ceiling of a run that went to `node` and was not billed; None for others."""
+        try:
+            record = self.get(run)
+        except NotFoundError:
+            return None
+        tried = node == record.node or any(attempt.node == node for attempt in record.attempts)
+        return record.ceiling if tried and record.amount < 0 else None
+
     def take_recent(self) -> list[RunRecord]:
         """Return the newest runs since the last call, for whoever watches; at most RECENT_MAX."""
         watched, self._watched = self._watched, []
@@ -118,9 +130,24 @@ class RunLog:
         """How many records wait to be written."""
         return len(self._pending)
 
-    def flush(self) -> None:
-        """Write the pending records and drop the oldest beyond `runs_max`."""
-        records, self._pending, self._recent = self._pending, [], {}
+    async def flush(self) -> None:
+        """Write what was added before the call, and drop the oldest beyond `runs_max`.
+
+        What is being written can be read all the while.
+        """
+        async with self._flushing:
+            records, self._pending = self._pending, []
+            self._writing, self._recent = self._recent, {}
+            try:
+                await asyncio.to_thread(self._write, records)
+            except BaseException:
+                self._pending = (records + self._pending)[-self._runs_max :]
+                self._recent = self._writing | self._recent
+                raise
+            finally:
+                self._writing = {}
+
+    def _write(self, records: list[RunRecord]) -> None:
         if not records:
             return
         try:
@@ -129,7 +156,6 @@ class RunLog:
                     txn.put(record.run.encode(), msgspec.msgpack.encode(record))
                 self._prune(txn)
         except (lmdb.MapFullError, lmdb.DiskError) as error:
-            self._pending = records[-self._runs_max :] + self._pending
             raise MachineError(
                 f"run records cannot be written: {error}", hint="free disk space"
             ) from error
@@ -143,7 +169,7 @@ class RunLog:
 
     def get(self, run: str) -> RunRecord:
         """Return a run's record; raise NotFoundError."""
-        recent = self._recent.get(run)
+        recent = self._recent.get(run) or self._writing.get(run)
         if recent is not None:
             return recent
         with self._env.begin(db=self._runs) as txn:
@@ -156,6 +182,6 @@ class RunLog:
         return msgspec.msgpack.decode(found, type=RunRecord)
 
     def close(self) -> None:
-        """Write what is pending and close."""
-        self.flush()
+        """Write what is pending and close; no `flush` may be under way."""
+        self._write(self._pending)
         self._env.close()

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import collections
 import itertools
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from lichen.errors import PaymentRequiredError, PeerError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STATEMENT_RUNS_MAX = 10_000
 PLACED_MAX = 100_000
@@ -113,19 +117,30 @@ class PayerBook:
             del self.placed[next(iter(self.placed))]
         self.placed[run] = ceiling
 
-    def approve(self, owed: int, lines: tuple[Line, ...], recall: int) -> int:
+    def approve(
+        self,
+        owed: int,
+        lines: tuple[Line, ...],
+        recall: int,
+        earlier: Callable[[str], int | None] = lambda _: None,
+    ) -> int:
         """Return the cumulative amount to sign for a statement that asks for `owed` in total.
 
-        `recall` is how much may be paid for runs placed before this payer last restarted, which it
-        no longer remembers one by one. Raises PeerError when the node bills what was never placed,
-        twice, or above a ceiling.
+        Runs placed before this payer last restarted are not in the book: `earlier` looks the
+        ceiling of one up in what is on disk, and up to `recall` may be paid for those that a crash
+        took from there too. Raises PeerError, and leaves the book as it was, when the node bills
+        what was never placed, twice, or above a ceiling.
         """
-        total = 0
+        total, forgiven, billed = 0, self.forgiven, set[str]()
         for line in lines:
-            ceiling = self.placed.pop(line.run, None)
+            ceiling = None
+            if line.run not in billed:
+                ceiling = self.placed.get(line.run)
+                ceiling = earlier(line.run) if ceiling is None else ceiling
+            billed.add(line.run)
             if ceiling is None:
-                self.forgiven += line.amount
-                if self.forgiven > recall:
+                forgiven += line.amount
+                if forgiven > recall:
                     raise PeerError(
                         f"the node bills run {line.run}, which was never placed with it",
                         hint="the node is no longer used; its vouchers stay as they are",
@@ -139,5 +154,7 @@ class PayerBook:
             )
         if owed > self.deposit:
             raise PeerError("the node bills more than the channel's deposit")
-        self.signed = owed
+        for run in billed:
+            self.placed.pop(run, None)
+        self.signed, self.forgiven = owed, forgiven
         return owed

@@ -43,7 +43,10 @@ class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionAnswer(msgspec.Struct, frozen=True):
-    """A session's secret, the node's terms, and where the channel stands."""
+    """A session's secret, the node's terms, and where the channel stands.
+
+    `voucher` is the payer's latest one, its own signature: a payer that forgot believes no less.
+    """
 
     session: str
     credit: Amount
@@ -51,6 +54,7 @@ class SessionAnswer(msgspec.Struct, frozen=True):
     owed: Amount
     paid: Amount
     tiers: tuple[str, ...]
+    voucher: Voucher | None = None
 
 
 class PayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +130,7 @@ class NodeApi:
                 owed=Amount(account.book.durable),
                 paid=Amount(account.book.paid),
                 tiers=self._node.tiers,
+                voucher=account.latest_voucher(),
             )
         )
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import NotAllowedError, NotFoundError
 from lichen.ledger.types import ChannelStatus
+from lichen.ledger.voucher import Voucher
+from lichen.units import Amount
 
 if TYPE_CHECKING:
     from lichen.identity import Address
@@ -42,6 +44,12 @@ class ChannelAccount:
         self.book = book
         self.voucher = voucher
         self.tokens: list[bytes] = []
+
+    def latest_voucher(self) -> Voucher | None:
+        """Return what the payer last promised, or None before its first voucher."""
+        if not self.voucher:
+            return None
+        return Voucher(self.channel.id, Amount(self.book.paid), self.voucher)
 
 
 class Sessions:

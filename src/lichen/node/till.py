@@ -98,10 +98,10 @@ class Till:
                 hint="sign its EIP-712 digest with the channel's signer key",
             )
         book = account.book
-        if voucher.cumulative == book.paid and voucher.signature == account.voucher:
-            return  # the same one again: the answer to it was lost
-        book.accept(voucher.cumulative)
-        account.voucher = voucher.signature
+        again = voucher.cumulative == book.paid and voucher.signature == account.voucher
+        if not again:  # else the answer to it was lost, or the disk was full: it is written again
+            book.accept(voucher.cumulative)
+            account.voucher = voucher.signature
         await asyncio.to_thread(
             self.receipts.save_voucher, account.channel.id, book, voucher.signature
         )
