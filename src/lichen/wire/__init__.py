@@ -3,7 +3,8 @@
 from lichen.wire.answers import Answer, Asgi, Ready, Work
 from lichen.wire.content import ContentEntry, FlatFile, content_answer
 from lichen.wire.counters import Counters
-from lichen.wire.forward import Fault, Forward, Outcome, Retry
+from lichen.wire.exchange import Fault, Outcome, Retry
+from lichen.wire.forward import Forward
 from lichen.wire.heads import HeadRewrite, RequestHead, ResponseHead, forward_head
 from lichen.wire.limits import Limits, PoolLimits
 from lichen.wire.listener import Listener, ListenerConfig, listening, serve

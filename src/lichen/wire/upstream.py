@@ -151,10 +151,9 @@ class Pool:
         else:
             borrower.on_connect_failed("pool-full")
 
-    def cancel(self, borrower: Borrower) -> None:
+    def cancel(self, borrower: object) -> None:
         """Take a borrower that gave up out of the line."""
-        if borrower in self.waiting:
-            self.waiting.remove(borrower)
+        self.waiting = deque(waiting for waiting in self.waiting if waiting is not borrower)
 
     def give_back(self, upstream: Upstream) -> None:
         """Take a connection back after a whole exchange that leaves it usable."""
