@@ -371,6 +371,8 @@ class TestChannels:
         channel = opened(ledger)
         over = RedeemVouchers((voucher(ledger, channel, 101 * FLK),))
         refused(ledger, BadVoucherError, NODE, over)
+        just = RedeemVouchers((voucher(ledger, channel, 100 * FLK + 1),))
+        refused(ledger, BadVoucherError, NODE, just)
         refused(ledger, NotOwnerError, BOB, TopUpChannel(channel, Amount(FLK)))
         refused(ledger, OverdraftError, ALICE, TopUpChannel(channel, Amount(START)))
         ledger.submit(ALICE, TopUpChannel(channel, Amount(FLK)))
