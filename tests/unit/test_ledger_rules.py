@@ -408,6 +408,9 @@ class TestChannels:
         assert view.channels_of(payee=NODE.address, payer=BOB.address) == []
         ledger.submit(NODE, CloseChannel(channel))
         assert view.channels_of(signer=GATEWAY.address) == []
+        assert list(ledger.state.store.scan(b"x/")) == []  # no index entry is left behind
+        with pytest.raises(ValueError, match="needs a payee"):
+            view.channels_of()
 
 
 class TestGrants:

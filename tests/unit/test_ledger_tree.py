@@ -138,6 +138,15 @@ def test_a_leaf_cannot_pass_for_an_inner_node():
     assert not verify_proof(database.tree.root, KEYS[0], KEYS[0], longer)
 
 
+def test_a_proof_of_presence_carries_nothing_else():
+    database = Database()
+    database.put({key: key for key in KEYS})
+    proof = database.tree.prove(KEYS[0])
+    assert verify_proof(database.tree.root, KEYS[0], KEYS[0], proof)
+    padded = Proof(proof.siblings, sha(b"x") + sha(b"y"))
+    assert not verify_proof(database.tree.root, KEYS[0], KEYS[0], padded)
+
+
 def test_a_lost_node_is_corruption():
     database = Database()
     database.put({key: key for key in KEYS})
