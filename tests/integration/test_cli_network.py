@@ -376,3 +376,37 @@ def test_without_a_suitable_node_the_reasons_are_counted_and_the_code_is_the_net
     assert done.returncode == 3
     assert "no suitable node: 2 " in done.stderr
     assert done.stdout == ""
+
+
+def test_a_node_sees_what_it_earned_and_which_receipts_stand_behind_it(network):
+    network.project("earning")
+    network.json("deploy", "earning")
+    called = network.json("call", "earning/")
+    deadline = time.monotonic() + WAIT_S_MAX
+    while True:
+        (earned,) = network.json("node", "earnings", called["node"])
+        if earned["total"] > 0 and earned["receipts"] > 0:
+            break
+        assert time.monotonic() < deadline, earned
+        time.sleep(0.2)
+    assert earned["day"] == earned["week"] == earned["total"]
+
+
+def test_prices_are_known_before_a_run(network):
+    network.project("priced")
+    network.json("deploy", "priced")
+    quote = network.json("quote", "priced/api")
+    assert len(quote["nodes"]) == 2
+    for node in quote["nodes"]:
+        assert 0 < int(node["typical"]) <= int(node["ceiling"]) <= 10**16
+    offers = network.json("market", "nodes")
+    assert {offer["address"] for offer in offers} == {node["node"] for node in quote["nodes"]}
+    assert network.json("market", "prices")["nodes"] == 2
+
+
+def test_the_doctor_looks_at_engines_tiers_and_the_network(network):
+    found = {finding["name"]: finding for finding in network.json("doctor")}
+    assert found["engines"]["works"]
+    assert found["network"]["works"]
+    assert found["clock"]["works"]
+    assert found["tier process"]["works"] or found["tier process"]["mend"]
