@@ -146,6 +146,26 @@ def steps(home, genesis, raws):
     return split
 
 
+def measure(*, transfers):
+    """Return the figures of `make bench`: transfers in requests, from signed bytes to fsync."""
+    from lib.table import Figure
+
+    genesis = make_genesis(2 * SENDERS)
+    raws = make_transfers(genesis, transfers)
+    with tempfile.TemporaryDirectory() as folder:
+        homes = [Path(folder) / name for name in ("engine", "http")]
+        for home in homes:
+            create(home, genesis)
+        inner, cpu, blocks = asyncio.run(through_engine(homes[0], raws))
+        outer, _ = asyncio.run(through_http(homes[1], raws))
+    note = f"{blocks} blocks, {cpu / transfers * 1e6:.0f} us CPU each; over HTTP {transfers / outer:,.0f}"
+    return [
+        Figure(
+            "transfers/s of the embedded ledger", transfers / inner, "", (">=", TARGET_PER_S), note
+        )
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transfers", type=int, default=10_000)

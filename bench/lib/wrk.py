@@ -1,0 +1,68 @@
+"""Load by wrk: one thread, a number of connections that are kept alive, for a few seconds."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, NamedTuple
+
+from lib.machine import find_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_SUMMARY = """
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('\\n#%d %d %d %d %d %d\\n', summary.requests, summary.bytes, summary.duration,
+    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+# A new range with every request, so that no cache of whole responses can answer.
+_RANGES = """
+local at = 0
+request = function()
+  at = (at + 7) % 400
+  return wrk.format("GET", nil, {["Range"] = string.format("bytes=%d-%d", at * SIZE, at * SIZE + SIZE - 1)})
+end
+"""
+
+
+class Load(NamedTuple):
+    """What one run of wrk saw. Latencies are in microseconds."""
+
+    requests: int
+    bytes: int
+    seconds: float
+    p50_us: int
+    p99_us: int
+
+
+def write_scripts(folder: Path, *, range_bytes: int = 2**20) -> None:
+    """Write wrk's scripts into `folder`: `plain.lua` and `ranges.lua`."""
+    (folder / "plain.lua").write_text(_SUMMARY)
+    (folder / "ranges.lua").write_text(_SUMMARY + _RANGES.replace("SIZE", str(range_bytes)))
+
+
+def run(
+    script: Path,
+    url: str,
+    *,
+    seconds: int,
+    connections: int,
+    headers: Mapping[str, str] | None = None,
+    cut_off: bool = False,
+) -> Load:
+    """Run wrk once; `cut_off` allows downloads that the end of the run breaks off."""
+    fields = [
+        part for name, value in (headers or {}).items() for part in ("-H", f"{name}: {value}")
+    ]
+    command = [
+        find_tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", *fields, "-s", str(script), url,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("#"))
+    requests, size, micros, p50, p99, errors = (int(word) for word in line[1:].split())
+    if errors and not cut_off:
+        raise SystemExit(f"{errors} of {requests} requests to {url} failed:\n{done.stdout}")
+    return Load(requests, size, micros / 1e6, p50, p99)
