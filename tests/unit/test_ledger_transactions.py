@@ -110,6 +110,14 @@ def test_another_spelling_or_shape_is_refused(change):
         decode_transaction(bytes(libipld.encode_dag_cbor(plain | change)))
 
 
+def test_a_longer_spelling_of_a_number_is_refused():
+    raw = encode_transaction(sign_transaction(NETWORK, ALICE, 0, ExitNode()))
+    longer = raw.replace(b"\x65nonce\x00", b"\x65nonce\x18\x00")
+    assert libipld.decode_dag_cbor(longer) == libipld.decode_dag_cbor(raw)
+    with pytest.raises(BadTransactionError):
+        decode_transaction(longer)
+
+
 def test_deep_nesting_and_long_bodies_are_refused():
     with pytest.raises(BadTransactionError):
         decode_transaction(b"\x81" * 60_000)
