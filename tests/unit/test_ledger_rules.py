@@ -555,4 +555,6 @@ def test_history_pages_backwards_with_changes_and_balances(ledger):
     assert ledger.view.transaction_at(Place(99, 0)) is None
     assert ledger.view.transaction_at(Place(1, 1)) is None
     assert ledger.view.transactions_of(key_of("treasury").address, 10) == []
+    ledger.submit(ALICE, Transfer(key_of("treasury").address, Amount(FLK)))
+    assert ledger.view.transactions_of(key_of("treasury").address, 10)[0].change == FLK + FEE
     assert ledger.view.transactions_of(key_of("nobody").address, 10) == []
