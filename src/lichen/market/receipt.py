@@ -98,7 +98,7 @@ class BatchSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReceiptBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is signed."""
+    """What is signed. `started_at` is in milliseconds since 1970."""
 
     network: Digest
     run: str
@@ -114,21 +114,9 @@ class ReceiptBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verification: Verification
 
 
-class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A run receipt as users keep it. `started_at` is in milliseconds since 1970."""
+class Receipt(ReceiptBody, frozen=True, forbid_unknown_fields=True):
+    """A run receipt as users keep it: what is signed, and by whom."""
 
-    network: Digest
-    run: str
-    function: FunctionRef
-    profile: str
-    request: RequestDigest
-    response: ResponseDigest
-    meter: Meter
-    price: Price
-    tier: str
-    node: Address
-    started_at: int
-    verification: Verification
     signatures: tuple[BatchSignature, ...]
 
     def body(self) -> ReceiptBody:
