@@ -38,28 +38,41 @@ function describe(error) {
   }
 }
 
-async function guard(request, ctx, handle) {
+// Patched once, on the prototype: a function per request would cost more than the whole wrapping.
+let watched = false;
+function watchBackground(ctx) {
+  watched = true;
+  const prototype = Object.getPrototypeOf(ctx);
+  const waitUntil = prototype.waitUntil;
+  prototype.waitUntil = function (promise) {
+    const failed = (error) => report("Uncaught in waitUntil:", error);
+    return waitUntil.call(this, Promise.resolve(promise).catch(failed));
+  };
+}
+
+async function settle(handler, request, env, ctx) {
+  try {
+    const response = await handler.fetch(request, env, ctx);
+    if (response instanceof Response) return response;
+    throw new TypeError("fetch() did not return a Response");
+  } catch (error) {
+    report("Uncaught", error);
+    throw new Error(MARK + describe(error));
+  }
+}
+
+function guard(handler, request, env, ctx) {
+  if (!watched) watchBackground(ctx);
   const run = request.headers.get("lichen-run") ?? undefined;
-  return runs.run(run, async () => {
-    const waitUntil = ctx.waitUntil.bind(ctx);
-    ctx.waitUntil = (promise) =>
-      waitUntil(Promise.resolve(promise).catch((error) => report("Uncaught in waitUntil:", error)));
-    try {
-      const response = await handle();
-      if (response instanceof Response) return response;
-      throw new TypeError("fetch() did not return a Response");
-    } catch (error) {
-      report("Uncaught", error);
-      throw new Error(MARK + describe(error));
-    }
-  });
+  return runs.run(run, settle, handler, request, env, ctx);
 }
 
 function wrap(handler) {
   if (typeof handler === "function") {
     return class extends handler {
       fetch(request) {
-        return guard(request, this.ctx, () => super.fetch(request));
+        const inner = { fetch: (outer) => super.fetch(outer) };
+        return guard(inner, request, this.env, this.ctx);
       }
     };
   }
@@ -69,7 +82,7 @@ function wrap(handler) {
   return {
     __proto__: handler,
     fetch(request, env, ctx) {
-      return guard(request, ctx, () => handler.fetch(request, env, ctx));
+      return guard(handler, request, env, ctx);
     },
   };
 }
