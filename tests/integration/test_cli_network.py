@@ -115,6 +115,21 @@ def test_a_second_up_says_that_it_runs_and_where(network):
     assert f"http://localhost:{network.port}" in done.stdout
 
 
+def test_up_in_a_folder_below_means_the_network_above(network):
+    below = network.root / "deep" / "er"
+    below.mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "lichen", "up", "--detach"],
+        cwd=below,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S_MAX,
+        check=False,
+    )
+    assert "already running" in done.stderr
+    assert not (below / ".lichen").exists()
+
+
 def test_deploying_twice_makes_one_release_and_changing_makes_another(network):
     network.project("twice")
     first = network.json("deploy", "twice")

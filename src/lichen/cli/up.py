@@ -12,7 +12,7 @@ from lichen.errors import NotFoundError
 def up(
     *,
     nodes: int | None = None,
-    dir: Path = Path(profiles.FOLDER),  # noqa: A002 - the flag is called --dir
+    dir: Path | None = None,  # noqa: A002 - the flag is called --dir
     port: int | None = None,
     detach: bool = False,
     fault: str = "",
@@ -24,7 +24,8 @@ def up(
     nodes
         How many nodes a new network gets (3).
     dir
-        The network folder; made on first use, resumed with all its data afterwards.
+        The network folder; made on first use, resumed with all its data afterwards. Without it
+        the nearest .lichen from here upwards, or a new one here.
     port
         The gateway's port (8080).
     detach
@@ -35,7 +36,7 @@ def up(
     from lichen.cli.network import command, plan, state
     from lichen.cli.network.folder import NetworkFolder
 
-    root = dir.absolute()
+    root = (dir or profiles.find_folder() or Path(profiles.FOLDER)).absolute()
     folder = NetworkFolder(root)
     if state.is_running(folder.lock):
         running = command.wait_serving(folder)
