@@ -167,11 +167,11 @@ def test_close_codes_pass_in_both_directions(network):
         with pytest.raises(ConnectionClosed) as closed:
             websocket.recv(timeout=20)
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4321, "enough")
-    websocket = open_websocket(network, "/ws")
-    websocket.send("x")
-    assert websocket.recv(timeout=20) == "x"
-    websocket.close(4567, "mine")
-    assert websocket.close_code == 4567
+    with open_websocket(network, "/ws") as websocket:
+        websocket.send("x")
+        assert websocket.recv(timeout=20) == "x"
+        websocket.close(4567, "mine")
+        assert websocket.close_code == 4567
     network.wait(
         "the function sees the code",
         lambda: "closed 4567 mine" in network.command("logs", "flow").stdout,
@@ -179,12 +179,12 @@ def test_close_codes_pass_in_both_directions(network):
 
 
 def test_a_websocket_client_that_vanishes_ends_the_run(network):
-    websocket = open_websocket(network, "/ws")
-    websocket.send("x")
-    assert websocket.recv(timeout=20) == "x"
-    assert in_flight(network) == 1
-    websocket.socket.shutdown(socket.SHUT_RDWR)
-    network.wait("the run is over", lambda: in_flight(network) == 0)
+    with open_websocket(network, "/ws") as websocket:
+        websocket.send("x")
+        assert websocket.recv(timeout=20) == "x"
+        assert in_flight(network) == 1
+        websocket.socket.shutdown(socket.SHUT_RDWR)
+        network.wait("the run is over", lambda: in_flight(network) == 0)
 
 
 def test_a_websocket_run_has_a_receipt(network):
