@@ -411,6 +411,7 @@ def test_prices_are_known_before_a_run(network):
     network.project("priced")
     network.json("deploy", "priced")
     quote = network.json("quote", "priced/api")
+    assert network.json("quote", "priced/some/path")["function"] == quote["function"]
     assert len(quote["nodes"]) == 2
     for node in quote["nodes"]:
         assert 0 < int(node["typical"]) <= int(node["ceiling"]) <= 10**16

@@ -82,13 +82,24 @@ def quote(target: str, /, *, verify: str = "none") -> None:
     Parameters
     ----------
     target
-        app, or app/function.
+        What `lichen call` takes (app/path), or app/function.
     verify
         How the result would be checked; so far only none.
     """
     with connect.reader() as client:
-        found = client.quote(target, verify)
+        found = client.quote(_function_of(client, target), verify)
     console.emit(found, lambda: _show_quote(found))
+
+
+def _function_of(client: Client, target: str) -> str:
+    """Return `app/function` for a function's name, or for the path that it answers on."""
+    from lichen.ledger.views import match_route
+
+    app, _, rest = target.strip("/").partition("/")
+    release = client.app(app).release
+    if release is None or rest in {function.name for function in release.functions}:
+        return f"{app}/{rest}".rstrip("/")
+    return f"{app}/{match_route(release, '/' + rest).name}"
 
 
 def _read_data(data: str | None) -> bytes:
