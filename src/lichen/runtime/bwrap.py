@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+from contextlib import suppress
 from typing import ClassVar, Final
 
 from lichen.runtime import seccomp
@@ -20,6 +22,7 @@ from lichen.runtime.sandbox import Command, Job, launch_argv
 INSTALL_HINT: Final = "apt-get install bubblewrap (or the same package of your distribution)"
 ENGINE_DIR: Final = "/engine"
 JOB_DIR: Final = "/job"
+CMDLINE_BYTES_MAX: Final = 16 * 1024
 LIBRARY_DIRS: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 
 _STAGE: Final = "/tmp"  # noqa: S108  # a mount point in a private namespace, not a file
@@ -72,7 +75,15 @@ class Bubblewrap:
         """Build the command. Raises SandboxMissingError on an architecture without a filter."""
         filter_fd = _memory_file(seccomp.program(allow_fork=job.allow_fork))
         info, info_write = os.pipe()
-        options = [*_ISOLATE, "--seccomp", str(filter_fd), "--info-fd", str(info_write)]
+        options = [
+            *_ISOLATE,
+            "--hostname",
+            job.label,
+            "--seccomp",
+            str(filter_fd),
+            "--info-fd",
+            str(info_write),
+        ]
         engine_dir, program = os.path.split(job.program)
         real = {"engine": engine_dir, "job": job.directory}
         real |= {f"extra{i}": outside for i, (outside, _) in enumerate(job.extra_binds)}
@@ -90,6 +101,20 @@ class Bubblewrap:
             close_after=ours,
             info=info,
         )
+
+
+def kill_leftovers(label: str) -> None:
+    """Kill sandboxes with this label: a node that was killed while it made one may leave it.
+
+    Only bubblewrap's half-made inner process survives that, since it is tied to nothing yet.
+    """
+    mark = f"\0--hostname\0{label}\0".encode()
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):  # gone, or not ours
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                found = mark in file.read(CMDLINE_BYTES_MAX)
+            if found:
+                os.kill(int(name), signal.SIGKILL)
 
 
 def _file_system(folders: dict[str, str], job: Job) -> list[str]:

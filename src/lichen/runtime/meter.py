@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Cost(msgspec.Struct, frozen=True):
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What one run used: CPU in ns, memory in byte-nanoseconds, wall time in ns."""
 
     cpu_ns: int
@@ -27,7 +27,7 @@ class Cost(msgspec.Struct, frozen=True):
         return -(-self.memory_byte_ns // (2**20 * 10**6))
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """A run in flight: the readings of the clocks when it began."""
 
     cpu: int
@@ -70,12 +70,12 @@ class Meter:
 
     def read(self, *, cpu_ns: int, memory_bytes: int, now_ns: int) -> None:
         """Take a reading; call it between events too, so that memory is sampled more finely."""
-        cpu_delta = max(0, cpu_ns - self._cpu_ns)
-        time_delta = max(0, now_ns - self._now_ns)
-        self.cpu.advance(cpu_delta, self.in_flight)
-        self.memory.advance(self._memory_bytes * time_delta, self.in_flight)
-        self._cpu_ns += cpu_delta
-        self._now_ns += time_delta
+        if cpu_ns > self._cpu_ns:
+            self.cpu.advance(cpu_ns - self._cpu_ns, self.in_flight)
+            self._cpu_ns = cpu_ns
+        if now_ns > self._now_ns:
+            self.memory.advance(self._memory_bytes * (now_ns - self._now_ns), self.in_flight)
+            self._now_ns = now_ns
         self._memory_bytes = memory_bytes
 
     def start(self, *, cpu_ns: int, memory_bytes: int, now_ns: int) -> Run:

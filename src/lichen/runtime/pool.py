@@ -21,7 +21,7 @@ import msgspec
 
 from lichen.errors import MachineError
 from lichen.runtime import config, process
-from lichen.runtime.bwrap import INSTALL_HINT
+from lichen.runtime.bwrap import INSTALL_HINT, kill_leftovers
 from lichen.runtime.cgroups import Cgroup, Cgroups
 from lichen.runtime.codeserver import CodeServer, pack_code
 from lichen.runtime.errors import EngineMissingError, NoRoomError, SandboxMissingError
@@ -88,7 +88,7 @@ class Pool:
         self._engines, self._home, self._sandbox = engines, os.fspath(home), sandbox
         self._cgroups, self._unsandboxed = cgroups, unsandboxed
         self._prewarm, self._tenants_max, self._heap_mb = prewarm, tenants_max, heap_mb
-        self._run_dir = ""
+        self._run_dir = self._label = ""
         self._lock_fd = -1
         self._numbers = itertools.count(1)
         self._idle: defaultdict[int, list[Booted]] = defaultdict(list)
@@ -113,6 +113,9 @@ class Pool:
     async def start(self) -> None:
         """Boot the first processes. Raises MachineError when another pool uses `home`."""
         self._run_dir, self._lock_fd = _take_run_dir(self._home)
+        self._label = f"lichen-{_key(self._run_dir)}"
+        if self.tier == "process":
+            kill_leftovers(self._label)
         if self._cgroups is not None:
             self._cgroups.sweep()
         self._watchdog.start()
@@ -261,6 +264,7 @@ class Pool:
             arguments=_arguments(seen, listener.fileno()),
             directory=f"{directory}/job",
             number=number,
+            label=self._label,
             descriptors=(listener.fileno(),),
             cgroup_procs=() if cgroup is None else cgroup.procs,
             pids_max=PIDS_MAX,
@@ -361,6 +365,10 @@ async def _clean(directory: str, code: CodeServer, cgroup: Cgroup | None) -> Non
         await asyncio.sleep(_READY_POLL_S)
 
 
+def _key(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
 def _take_run_dir(home: str) -> tuple[str, int]:
     """Return an empty folder with a short path, and the descriptor whose lock makes it ours."""
     os.makedirs(home, mode=0o700, exist_ok=True)
@@ -374,8 +382,7 @@ def _take_run_dir(home: str) -> tuple[str, int]:
         ) from None
     directory = f"{os.path.abspath(home)}/run"
     if len(os.fsencode(directory)) + len("/1000000/job/code.sock") > SOCKET_PATH_BYTES_MAX:
-        key = hashlib.sha256(os.fsencode(os.path.abspath(home))).hexdigest()[:16]
-        directory = f"{tempfile.gettempdir()}/lichen-{os.getuid()}-{key}"
+        directory = f"{tempfile.gettempdir()}/lichen-{os.getuid()}-{_key(os.path.abspath(home))}"
     shutil.rmtree(directory, ignore_errors=True)
     os.mkdir(directory, mode=0o700)
     return directory, lock

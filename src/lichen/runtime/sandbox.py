@@ -24,14 +24,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `program` is the path of an executable; it sees `directory`, read-only, at
     `Sandbox.seen(directory)`. `descriptors` are passed on under their numbers. `cgroup_procs` are
     the `cgroup.procs` files to join. `pids_max` bounds threads and processes. `number` is unique
-    among the living jobs of this process. `extra_binds` are folders,
-    (path outside, path inside), read-only.
+    among the living jobs of this process. `label` names the pool in the command line, so that a
+    later start finds what a killed one left (it is the sandbox's host name). `extra_binds` are
+    folders, (path outside, path inside), read-only.
     """
 
     program: str
     arguments: tuple[str, ...]
     directory: str
     number: int
+    label: str = "lichen"
     descriptors: tuple[int, ...] = ()
     cgroup_procs: tuple[str, ...] = ()
     pids_max: int = 64

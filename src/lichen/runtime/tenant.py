@@ -135,21 +135,18 @@ class Tenant:
 
     def begin(self) -> meter.Run:
         """Begin a run: hand the result to `end` exactly once."""
-        self.last_used = time.monotonic()
+        now_ns = time.monotonic_ns()
+        self.last_used = now_ns / 1e9
         return self._meter.start(
-            cpu_ns=self._process.cpu_ns(),
-            memory_bytes=self._memory_bytes,
-            now_ns=time.monotonic_ns(),
+            cpu_ns=self._process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=now_ns
         )
 
     def end(self, run: meter.Run) -> meter.Cost:
         """End a run and say what it cost."""
-        self.last_used = time.monotonic()
+        now_ns = time.monotonic_ns()
+        self.last_used = now_ns / 1e9
         return self._meter.finish(
-            run,
-            cpu_ns=self._process.cpu_ns(),
-            memory_bytes=self._memory_bytes,
-            now_ns=time.monotonic_ns(),
+            run, cpu_ns=self._process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=now_ns
         )
 
     def on_log(self, callback: LogCallback) -> None:
