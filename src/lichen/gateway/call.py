@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lichen.errors import LichenError, PeerError, PeerUnavailableError
 from lichen.gateway.runs import Attempt, RunRecord
-from lichen.wire import Fault, Forward, Outcome, Pool, Ready, RequestHead, ResponseHead, Retry
-from lichen.wire import forward_head as write_head
+from lichen.node.callhead import CALL_FIELDS, NODE, RUN, TENANT_ERROR
+from lichen.wire import Fault, Forward, HeadRewrite, Outcome, Pool, Ready, ResponseHead, Retry
 from lichen.wire.problem import problem_ready
 
 if TYPE_CHECKING:
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
     from lichen.gateway.links import Link
     from lichen.gateway.placer import Placer
     from lichen.gateway.routes import FunctionRoute
+    from lichen.wire import RequestHead
 
-RUN: Final = b"lichen-run"
-NODE: Final = b"lichen-node"
-PRIVATE_FIELDS: Final = frozenset(
-    {b"lichen-session", b"lichen-function", RUN, b"lichen-ceiling", NODE, b"lichen-error"}
-)
+_WRITE: Final = HeadRewrite(set_names=CALL_FIELDS, remove=(NODE, TENANT_ERROR))
+_WRITE_HOST: Final = HeadRewrite(set_names=(b"host", *CALL_FIELDS), remove=(NODE, TENANT_ERROR))
 _TARGET_CHARS_MAX = 512
 ATTEMPTS_MAX = 8  # one node that restarts may take three: a stale connection, its port, its session
 ANSWER_SLACK_S = 5.0  # what a node may take beyond the function's own time limit
@@ -44,6 +42,7 @@ class Call(Forward):
     attempts_max = ATTEMPTS_MAX
     _link: Link | None = None
     _attempts: tuple[Attempt, ...] = ()
+    _tried: tuple[bytes, ...] = ()
     _refusals = ""
     _error = ""
 
@@ -55,7 +54,6 @@ class Call(Forward):
         self._target = target
         self._host = host
         self._run = placer.runs.next_run()
-        self._tried: list[bytes] = []
 
     def start(self, connection: Any, head: RequestHead) -> None:
         """Place the run and send the request on."""
@@ -84,19 +82,15 @@ class Call(Forward):
     def _use(self, link: Link) -> Pool:
         """Bind the run to a link: its session, its ceiling, its book."""
         self._link = link
-        self._tried.append(link.peer.address)
-        ceiling = int(self._function.spec.max_price)
-        link.place(self._run, ceiling)
+        self._tried += (link.peer.address,)
+        function = self._function
+        link.place(self._run, function.ceiling)
         self._sent_ns = time.monotonic_ns()
-        fields = (
-            *link.fields,
-            (b"lichen-function", self._function.id.encode()),
-            (RUN, self._run.encode()),
-            (b"lichen-ceiling", b"%d" % ceiling),
-        )
-        if self._host is not None:
-            fields += ((b"host", self._host),)
-        self.request = write_head(self.head, add=fields, remove=PRIVATE_FIELDS, target=self._target)
+        values = (link.session, function.field, function.ceiling_field, self._run.encode())
+        if self._host is None:
+            self.request = _WRITE(self.head, *values, target=self._target)
+        else:
+            self.request = _WRITE_HOST(self.head, self._host, *values, target=self._target)
         return link.peer.pool
 
     def sweep(self, now: float) -> None:
@@ -118,7 +112,7 @@ class Call(Forward):
             return
         link.left()
         after_us = (time.monotonic_ns() - self._started_ns) // 1000
-        attempt = Attempt(_text(link.peer.address), outcome, after_us)
+        attempt = Attempt(link.peer.name, outcome, after_us)
         self._attempts = (*self._attempts, attempt)
 
     def on_upstream_error(self, fault: Fault) -> Awaitable[Pool | Ready] | Ready:
@@ -159,7 +153,7 @@ class Call(Forward):
         """Note how the run went, for the node's reputation here and for `lichen why`."""
         now_ns = time.monotonic_ns()
         link = self._link
-        node = "" if link is None else _text(link.peer.address)
+        node = "" if link is None else link.peer.name
         if link is not None:
             if outcome.kind == "complete":
                 self._placer.succeeded(link, (now_ns - self._sent_ns) / 1e6)
@@ -174,7 +168,7 @@ class Call(Forward):
                 method=self.head.method.decode(),
                 target=self.head.target[:_TARGET_CHARS_MAX].decode("latin-1"),
                 started_ms=(time.time_ns() - wall_us * 1000) // 1_000_000,
-                ceiling=int(self._function.spec.max_price),
+                ceiling=self._function.ceiling,
                 node=node,
                 status=outcome.status,
                 wall_us=wall_us,
@@ -183,7 +177,3 @@ class Call(Forward):
                 refusals=self._refusals,
             )
         )
-
-
-def _text(address: bytes) -> str:
-    return "0x" + address.hex()

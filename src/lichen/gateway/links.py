@@ -58,10 +58,11 @@ log = structlog.get_logger()
 class NodePeer:
     """One node as this gateway reaches it: a connection pool for its endpoint."""
 
-    __slots__ = ("address", "endpoint", "host", "pool", "probing", "silent_at")
+    __slots__ = ("address", "endpoint", "host", "name", "pool", "probing", "silent_at")
 
     def __init__(self, address: bytes, endpoint: str) -> None:
         self.address = address
+        self.name = "0x" + address.hex()
         self.endpoint = endpoint
         parts = urlsplit(endpoint)
         port = parts.port or 80
@@ -103,7 +104,7 @@ class Link:
     """One app's business with one node."""
 
     __slots__ = (
-        "app", "book", "channel", "due", "fields", "healing", "health", "in_flight", "opening",
+        "app", "book", "channel", "due", "healing", "health", "in_flight", "opening",
         "owner", "pay_at", "peer", "problem", "retry_at", "retry_s", "session", "settling",
         "trusted", "unconfirmed",
     )  # fmt: skip
@@ -114,7 +115,6 @@ class Link:
         self.peer = peer
         self.channel = b""
         self.session = b""
-        self.fields: tuple[tuple[bytes, bytes], ...] = ()
         self.book = PayerBook(0)
         self.opening: asyncio.Task[None] | None = None
         self.settling = asyncio.Lock()
@@ -287,7 +287,6 @@ class Links:
             link.unconfirmed = ()
         link.book.deposit = channel.deposit
         link.session = answer.session.encode()
-        link.fields = ((b"lichen-session", link.session),)
 
     def _signed(self, channel: Channel, voucher: Voucher | None) -> int:
         """Return what this gateway promised before it restarted: its own signature proves it."""

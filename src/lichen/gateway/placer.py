@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
-from lichen.gateway.placement import RESTING, Health, Ranking, choose, rank
+from lichen.gateway.placement import BUSY_IN_FLIGHT, RESTING, Health, Ranking, choose, rank
 from lichen.ledger.tables import APPS, CHANNELS, GRANTS, NODES
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ class Placer:
     def place(self, function: FunctionRoute) -> Link | None:
         """Return an open link for a run, or None when one has to be waited for."""
         ranked = self._rank(function)
+        for link in ranked.links.values():  # most often the first will do, as `choose` would say
+            if link.session and self.health[link.peer.address].in_flight < BUSY_IN_FLIGHT:
+                return self._taken(link)
         open_nodes = [key for key, link in ranked.links.items() if link.session]
         key = choose(open_nodes, self.health)
         return None if key is None else self._taken(ranked.links[key])

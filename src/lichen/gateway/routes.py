@@ -8,23 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from lichen.identity import Address
-from lichen.ledger.types import FunctionSpec
-
 if TYPE_CHECKING:
-    from lichen.ledger.types import Release
+    from lichen.identity import Address
+    from lichen.ledger.types import FunctionSpec, Release
 
 
-class FunctionRoute(msgspec.Struct, frozen=True):
-    """A function of a release as the gateway calls it: `id` is `app/release/name`."""
+class FunctionRoute:
+    """A function of a release as the gateway calls it: `id` is `app/release/name`.
 
-    id: str
-    owner: Address
-    app: str
-    release: int
-    spec: FunctionSpec
+    `ceiling` is the most that a run may cost; `field` and `ceiling_field` are id and ceiling as
+    they are sent to nodes.
+    """
+
+    __slots__ = ("app", "ceiling", "ceiling_field", "field", "id", "owner", "release", "spec")
+
+    def __init__(self, owner: Address, app: str, release: int, spec: FunctionSpec) -> None:
+        self.id = f"{app}/{release}/{spec.name}"
+        self.owner = owner
+        self.app = app
+        self.release = release
+        self.spec = spec
+        self.ceiling = int(spec.max_price)
+        self.field = self.id.encode()
+        self.ceiling_field = b"%d" % self.ceiling
 
 
 class AppRoutes:
@@ -37,10 +43,8 @@ class AppRoutes:
         self.owner = owner
         self.release = release
         self.functions = tuple(
-            FunctionRoute(f"{release.app}/{release.number}/{spec.name}", owner, release.app,
-                          release.number, spec)
-            for spec in release.functions
-        )  # fmt: skip
+            FunctionRoute(owner, release.app, release.number, spec) for spec in release.functions
+        )
         self.runs_first = any(spec.run_first for spec in release.functions)
         self._exact: dict[bytes, FunctionRoute] = {}
         prefixes: dict[bytes, FunctionRoute] = {}

@@ -43,22 +43,19 @@ class Hosted:
     """One function on this node. `upstream` is set while its process is up."""
 
     __slots__ = (
-        "id", "owner", "spec", "starting", "template", "tenant", "upstream",
+        "app", "id", "owner", "spec", "starting", "template", "tenant", "timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, identifier: str, owner: Address, spec: FunctionSpec) -> None:
         self.id = identifier
+        self.app = identifier.split("/", 1)[0]
+        self.timeout_s = spec.timeout_ms / 1000
         self.owner = owner
         self.spec = spec
         self.template: dict[str, Any] = {}
         self.upstream: Pool | None = None
         self.tenant: Tenant | None = None
         self.starting: asyncio.Future[Pool] | None = None
-
-    @property
-    def app(self) -> str:
-        """The app's name."""
-        return self.id.split("/", 1)[0]
 
 
 class Hosting:

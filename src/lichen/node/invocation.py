@@ -15,14 +15,17 @@ from lichen.errors import LichenError, NotAllowedError, UserError
 from lichen.market.pricing import charge
 from lichen.market.receipt import request_hasher
 from lichen.market.receipt_log import PENDING_MAX
+from lichen.node.callhead import NODE, RUN, SESSION, TENANT_ERROR
 from lichen.node.errors import BusyNodeError, FunctionFailedError, FunctionTimeoutError
 from lichen.node.hosting import crash_of
-from lichen.wire import Fault, Forward, Outcome, Ready, RequestHead, ResponseHead, forward_head
+from lichen.wire import Fault, Forward, Outcome, Ready, RequestHead, ResponseHead
 from lichen.wire.problem import problem_ready
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Awaitable
 
+    from lichen.node.callhead import CallHead
     from lichen.node.config import NodeConfig
     from lichen.node.hosting import Hosted, Hosting
     from lichen.node.sessions import ChannelAccount, Sessions
@@ -31,13 +34,6 @@ if TYPE_CHECKING:
     from lichen.runtime.pool import Tenant
     from lichen.wire import Pool
 
-SESSION: Final = b"lichen-session"
-FUNCTION: Final = b"lichen-function"
-RUN: Final = b"lichen-run"
-CEILING: Final = b"lichen-ceiling"
-NODE: Final = b"lichen-node"
-TENANT_ERROR: Final = b"lichen-error"
-CALL_FIELDS: Final = frozenset({SESSION, FUNCTION, CEILING, NODE, TENANT_ERROR, b"lichen-ping"})
 RUN_ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{12}")
 CEILING_MAX: Final = 10**24
 
@@ -77,34 +73,31 @@ class Invocations:
             },
         }  # fmt: skip
 
-    def admit(self, head: RequestHead) -> Invocation:
+    def admit(self, call: CallHead) -> Invocation:
         """Check session, function, channel and limits; raise a typed error or return the run."""
-        account = self._sessions.get(head.get(SESSION))
+        account = self._sessions.get(call.session)
         if self.draining:
             raise BusyNodeError("this node is being drained", hint="use another node")
         if self.log.pending > PENDING_MAX:
             raise BusyNodeError("receipts wait for the disk", hint="try again shortly")
-        hosted = self.hosting.find(head.get(FUNCTION))
-        channel = account.channel
-        run, ceiling = head.get(RUN), head.get(CEILING)
-        if channel.app and channel.app != hosted.app:
-            raise NotAllowedError(f"this channel pays for app {channel.app} only")
-        if not RUN_ID.fullmatch(run) or run[:8] != channel.signer.hex()[:8].encode():
+        hosted = self.hosting.find(call.function)
+        app, run = account.channel.app, call.run
+        if app and app != hosted.app:
+            raise NotAllowedError(f"this channel pays for app {app} only")
+        if not RUN_ID.fullmatch(run) or not run.startswith(account.run_prefix):
             raise UserError("lichen-run is not a run id of this payer")
-        if not ceiling.isdigit() or int(ceiling) > CEILING_MAX:
+        if not call.ceiling.isdigit() or (most := int(call.ceiling)) > CEILING_MAX:
             raise UserError("lichen-ceiling is not an amount")
-        most = int(ceiling)
         if most < self.prices.request:
             raise UserError(
                 f"the ceiling {most} is below this node's price per run {self.prices.request}",
                 hint="raise max_price in lichen.toml, or use a cheaper node",
             )
         account.book.admit(most, self._credit)
-        request = forward_head(head, remove=CALL_FIELDS)
         upstream: Pool | Awaitable[Pool] | None = hosted.upstream
         if upstream is None:
             upstream = self.hosting.start(hosted)
-        return Invocation(request, upstream, self, hosted, account, run, most)
+        return Invocation(call.request, upstream, self, hosted, account, run, most)
 
     def template(self, hosted: Hosted) -> dict[str, Any]:
         """Return the parts of a receipt that all runs of a function share."""
@@ -121,6 +114,12 @@ class Invocations:
 class Invocation(Forward):
     """One run of a function, observed from its first byte in to its last byte out."""
 
+    _replacement: Ready | None = None
+    _metered: Run | None = None
+    _tenant: Tenant | None = None
+    _asked: hashlib._Hash | None = None
+    _answered: hashlib._Hash | None = None
+
     def __init__(
         self,
         request: bytes,
@@ -132,25 +131,17 @@ class Invocation(Forward):
         ceiling: int,
     ) -> None:
         super().__init__(request, upstream)
-        self.deadline_s = hosted.spec.timeout_ms / 1000
+        self.deadline_s = hosted.timeout_s
         self._owner = owner
         self._hosted = hosted
         self._account = account
         self._run = run
         self._ceiling = ceiling
-        self._replacement: Ready | None = None
-        self._metered: Run | None = None
-        self._tenant: Tenant | None = None
-        self._started_ms = 0
-        self._started_ns = 0
-        self._asked = sha256()
-        self._answered = sha256()
 
     def start(self, connection: Any, head: RequestHead) -> None:
-        """Begin: hash the request line, take the meter's first reading."""
+        """Begin: take the meter's first reading."""
         self._started_ms = time.time_ns() // 1_000_000
         self._started_ns = time.monotonic_ns()
-        self._asked = request_hasher(head.method, head.host, head.target)
         self._owner.in_flight += 1
         self._begin_metering()
         super().start(connection, head)
@@ -168,15 +159,24 @@ class Invocation(Forward):
 
     def on_request_body(self, payload: bytes) -> None:
         """Hash what the function is given."""
-        self._asked.update(payload)
+        self._request_hash().update(payload)
+
+    def _request_hash(self) -> hashlib._Hash:
+        if self._asked is None:
+            head = self.head
+            self._asked = request_hasher(head.method, head.host, head.target)
+        return self._asked
 
     def on_response_body(self, payload: bytes) -> None:
         """Hash what it gives."""
-        self._answered.update(payload)
+        if self._answered is None:
+            self._answered = sha256(payload)
+        else:
+            self._answered.update(payload)
 
     def on_response_head(self, head: ResponseHead) -> bytes | Ready:
         """Say which run and node this was; turn a thrown error into a problem document."""
-        if b"lichen-" in head.block:
+        if b"lichen-" in head.block.lower():
             error = head.get(TENANT_ERROR)
             if error:
                 return self._answer(
@@ -225,6 +225,7 @@ class Invocation(Forward):
         account.book.charge(amount)
         owner.completed += 1
         run = self._run.decode()
+        answered = self._answered or sha256()
         owner.log.append(
             run,
             account.channel.id,
@@ -232,9 +233,12 @@ class Invocation(Forward):
             owner.template(hosted)
             | {
                 "run": run,
-                "request": {"hash": self._asked.hexdigest(), "bytes": outcome.request_bytes},
+                "request": {
+                    "hash": self._request_hash().hexdigest(),
+                    "bytes": outcome.request_bytes,
+                },
                 "response": {
-                    "hash": self._answered.hexdigest(),
+                    "hash": answered.hexdigest(),
                     "bytes": response_bytes,
                     "status": outcome.status,
                 },

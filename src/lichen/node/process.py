@@ -30,9 +30,10 @@ from lichen.ledger.transactions import RegisterNode, UpdateNode
 from lichen.ledger.types import network_id
 from lichen.market.receipt_log import ReceiptLog
 from lichen.node.api import NodeStatus, as_text, create_api
+from lichen.node.callhead import read_call
 from lichen.node.config import NodeConfig, load_node_config
 from lichen.node.hosting import Hosting
-from lichen.node.invocation import SESSION, Invocations
+from lichen.node.invocation import Invocations
 from lichen.node.logbook import Logbook
 from lichen.node.sessions import Sessions
 from lichen.node.till import Till
@@ -107,8 +108,9 @@ class NodeProcess:
 
     def route(self, head: RequestHead) -> Answer:
         """Decide what a request is: an invocation, content, or the node's own API."""
-        if SESSION in head:
-            return self.invocations.admit(head)
+        call = read_call(head)
+        if call is not None:
+            return self.invocations.admit(call)
         if head.path.startswith(b"/ipfs/"):
             return self.content.answer(head)
         return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SESSIONS_PER_CHANNEL_MAX = 4
 CHANNELS_MAX = 10_000
 TOKEN_BYTES = 16
+RUN_PREFIX_DIGITS = 8  # a payer's run ids begin with the first digits of its address
 
 
 class UnknownSessionError(NotAllowedError):
@@ -36,11 +37,12 @@ class UnknownSessionError(NotAllowedError):
 class ChannelAccount:
     """One channel as this node keeps it: the ledger's record, the book, the latest voucher."""
 
-    __slots__ = ("book", "channel", "hex", "tokens", "voucher")
+    __slots__ = ("book", "channel", "hex", "run_prefix", "tokens", "voucher")
 
     def __init__(self, channel: Channel, book: PayeeBook, voucher: bytes) -> None:
         self.channel = channel
         self.hex = channel.id.hex()
+        self.run_prefix = channel.signer.hex()[:RUN_PREFIX_DIGITS].encode() + b"-"
         self.book = book
         self.voucher = voucher
         self.tokens: list[bytes] = []

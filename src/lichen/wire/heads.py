@@ -100,9 +100,8 @@ class _Head:
         return self._index.get(name, default)
 
     def __contains__(self, name: bytes) -> bool:
-        if self._fields is None and name not in self.block.lower():
-            return False
-        return name in self.names
+        # Exact on a checked head: a value holds no line end, and no space precedes a colon.
+        return b"\r\n%b:" % name in self.block.lower()
 
     def _split(self) -> Fields:
         block = self.block

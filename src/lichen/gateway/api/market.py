@@ -55,9 +55,7 @@ async def quote(context: ApiContext, request: Request) -> FunctionQuote:
             f"verify={verify[:40]} is not offered by this network yet", hint="use verify=none"
         )
     function = functions.find(context, request)
-    route = FunctionRoute(
-        function.id, function.owner, function.app, function.release, function.spec
-    )
+    route = FunctionRoute(function.owner, function.app, function.release, function.spec)
     found = {bytes(node.address): node for node in context.replica.state.nodes()}
     health = {key: context.health.get(key) or Health() for key in found}
     ranking = rank(route, found.values(), health, context.now_ms())
