@@ -17,7 +17,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `hosts` are the domains it answers for: apps live at `{app}.app.{host}`. `key` names a key in
     the vault folder `keys`, unlocked by `password_file`; under owners' grants it opens payment
     channels with a deposit of `channel_deposit` each, with up to `replicas` nodes per app, and pays
-    every `pay_ms`.
+    every `pay_ms`. With `private_nodes` it also dials nodes at loopback, private and link-local
+    addresses: for networks on one machine or in one's own rooms, not for strangers' nodes.
     """
 
     network: str
@@ -29,6 +30,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     password_file: str | None = None
     channel_deposit: Amount = Amount(FLK)
     replicas: int = 3
+    private_nodes: bool = False
     pay_ms: int = 250
     content_bytes_max: int = 50 * 2**30
     upload_bytes_max: int = 2 * 2**30

@@ -8,6 +8,7 @@ the signer, and from then on pays every `pay_ms` for exactly the runs that were 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import structlog
 
 from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, NotAllowedError, PaymentRequiredError, PeerError
+from lichen.gateway.dialling import public_dial
 from lichen.identity.http_signature import RequestHead, sign_request
 from lichen.ledger.transactions import OpenChannel, TopUpChannel
 from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher
@@ -48,6 +50,7 @@ OPEN_AGAIN_S_MAX = 5.0
 PAY_AGAIN_S = 1.0
 LOOK_AGAIN_S = 5.0  # for the bill of runs that a node had not finished when it was last paid
 PROBE_S_MAX = 2.0
+SESSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
 CONNECTIONS_PER_NODE_MAX = 1024
 RECALL_PART = 100  # of a deposit may be paid for runs whose records a crash took
 TOP_UP_BELOW = 4  # a channel is topped up when less than a quarter of its deposit is left
@@ -60,16 +63,18 @@ class NodePeer:
 
     __slots__ = ("address", "endpoint", "host", "name", "pool", "probing", "silent_at")
 
-    def __init__(self, address: bytes, endpoint: str) -> None:
+    def __init__(self, address: bytes, endpoint: str, *, private: bool) -> None:
         self.address = address
         self.name = "0x" + address.hex()
         self.endpoint = endpoint
         parts = urlsplit(endpoint)
         port = parts.port or 80
         self.host = parts.netloc
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        name = parts.hostname or ""
+        host = f"[{name}]" if ":" in name else name
+        dial = None if private else public_dial(name, port)
         limits = PoolLimits(connections_max=CONNECTIONS_PER_NODE_MAX, idle_max=256)
-        self.pool = Pool(f"{host}:{port}", limits=limits)
+        self.pool = Pool(f"{host}:{port}", limits=limits, dial=dial)
         self.probing: asyncio.Task[None] | None = None
         self.silent_at = 0.0
 
@@ -171,7 +176,8 @@ class Links:
         if peer is None or peer.endpoint != node.endpoint:
             if peer is not None:
                 peer.pool.close()
-            peer = self.peers[key] = NodePeer(key, node.endpoint)
+            private = self._config.private_nodes
+            peer = self.peers[key] = NodePeer(key, node.endpoint, private=private)
         return peer
 
     def get(self, function: FunctionRoute, node: Node) -> Link:
@@ -280,11 +286,13 @@ class Links:
         answer = from_json(
             await self._post(link.peer, "/v1/sessions", body, signed=True), SessionAnswer
         )
+        if not SESSION.fullmatch(answer.session):  # it becomes a header field of every request
+            raise PeerError("the node's session is not a token of 16 to 64 letters and digits")
         if link.channel != channel.id:
             link.channel = channel.id
             signed = self._signed(channel, answer.voucher)
             link.book = PayerBook(channel.deposit, signed=signed, redeemed=channel.redeemed)
-            link.unconfirmed = ()
+            self._confirm(link)  # paid by the channel before, whether its node said so or not
         link.book.deposit = channel.deposit
         link.session = answer.session.encode()
 
@@ -354,13 +362,14 @@ class Links:
 
     async def _pay(self, link: Link, statement: Statement) -> Statement:
         node = "0x" + link.peer.address.hex()
+        signed_for = {line.run for line in link.unconfirmed}  # not billed in the log before that
+
+        def earlier(run: str) -> int | None:
+            return None if run in signed_for else self._runs.ceiling(run, node)
+
+        recall = int(self._config.channel_deposit) // RECALL_PART
         try:
-            link.book.approve(
-                statement.owed,
-                statement.runs,
-                int(self._config.channel_deposit) // RECALL_PART,
-                lambda run: self._runs.ceiling(run, node),
-            )
+            link.book.approve(statement.owed, statement.runs, recall, earlier)
         except PeerError as error:
             link.trusted, link.session, link.problem = False, b"", error.what
             link.healing = False
@@ -372,10 +381,14 @@ class Links:
         """Send the voucher for all that was approved; return the next statement."""
         voucher = sign_voucher(self._network, self._key, link.channel, link.book.signed)
         statement = await self._exchange(link, PayRequest(voucher))
+        self._confirm(link)
+        return statement
+
+    def _confirm(self, link: Link) -> None:
+        """Note in the runs' records what was paid for them."""
         for line in link.unconfirmed:
             self._runs.bill(line.run, line.amount)
         link.unconfirmed = ()
-        return statement
 
     async def _exchange(self, link: Link, body: PayRequest) -> Statement:
         path = f"/v1/channels/{link.channel.hex()}/pay"
@@ -408,6 +421,9 @@ class Links:
         for link, result in zip(links, results, strict=True):
             if isinstance(result, (LichenError, TimeoutError)):
                 log.warning("not paid", app=link.app, node=link.peer.endpoint, error=str(result))
+                link.due, link.pay_at = True, time.monotonic() + PAY_AGAIN_S
+            elif isinstance(result, Exception):  # a defect, met by one node's answer, stays there
+                log.error("not paid", app=link.app, node=link.peer.endpoint, exc_info=result)
                 link.due, link.pay_at = True, time.monotonic() + PAY_AGAIN_S
             elif isinstance(result, BaseException):
                 raise result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -25,6 +26,7 @@ RECENT_MAX = 100
 _COUNTER_KEY = b"counter"
 _COUNTER_BYTES = 8
 _PREFIX_DIGITS = 8
+_RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{12}")
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -172,8 +174,10 @@ class RunLog:
         recent = self._recent.get(run) or self._writing.get(run)
         if recent is not None:
             return recent
-        with self._env.begin(db=self._runs) as txn:
-            found = txn.get(run.encode()[:256])
+        found = None
+        if _RUN_ID.fullmatch(run):  # nodes and visitors name runs too
+            with self._env.begin(db=self._runs) as txn:
+                found = txn.get(run.encode())
         if found is None:
             raise NotFoundError(
                 f"no run {run[:80]!r} at this gateway",

@@ -133,6 +133,8 @@ class PayerBook:
         """
         total, forgiven, billed = 0, self.forgiven, set[str]()
         for line in lines:
+            if line.amount < 0:
+                raise PeerError(f"the node bills {line.amount} for run {line.run[:80]!r}")
             ceiling = None
             if line.run not in billed:
                 ceiling = self.placed.get(line.run)

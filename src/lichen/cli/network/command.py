@@ -56,6 +56,7 @@ def _adapt(
     bad = faults.of_nodes(names)
     for name in names:
         _update(folder, name, fault=bad[name])
+    _update(folder, GATEWAY, private_nodes=True)
     if port is not None:
         _update(folder, GATEWAY, listen=f"{HOST}:{port}")
         for name in names:
