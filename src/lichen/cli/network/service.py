@@ -69,6 +69,16 @@ class Child:
             )
         return cls(service, process)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.returncode is not None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended it: not its own doing."""
+        return self._process.returncode is not None and self._process.returncode < 0
+
     async def ended(self) -> str:
         """Wait for the end; clear what the process left in its group, and say how it ended."""
         code = await self._process.wait()

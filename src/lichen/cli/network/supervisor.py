@@ -1,9 +1,9 @@
 """The supervisor: starts the network's processes in order, keeps them running, stops them in order.
 
 Stages start one after the other (the ledger, then the nodes, then the gateway) and stop in the
-opposite order. While the network starts, a process that ends is an error; once it serves, a
-process that ends is started again after a pause that doubles up to a bound; the bound is short for
-one that had served.
+opposite order. While a process starts, its end is an error, unless it was killed or something that
+it needs went away; once it serves, it is started again whenever it ends, after a pause that doubles
+up to a bound; the bound is short for one that had served.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lichen.cli.network import state
 from lichen.cli.network.lifeline import Lifeline
-from lichen.cli.network.service import Child, Service, trim_log
+from lichen.cli.network.service import Child, Service, ServiceFailedError, trim_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 10.0
 PAUSE_S_MAX_SERVED = 0.8
 STEADY_S = 30.0
+START_ATTEMPTS_MAX = 5
 LOG_CHECK_EVERY_S = 30.0
 
 Report = Callable[[str, float], None]
@@ -53,23 +54,23 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._lifeline = Lifeline()
         self._serving = False
+        self._keepers: list[asyncio.Task[None]] = []
+        self._ends = 0
 
     async def run(self, serving: Callable[[], None]) -> None:
         """Start everything, call `serving`, and keep it until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stopping.set)
-        keepers: list[asyncio.Task[None]] = []
         try:
             if await self._start_all():
                 self._serving = True
                 self._save()
                 serving()
-                keepers = [asyncio.create_task(self._keep(child)) for child in self._all()]
-                keepers.append(asyncio.create_task(self._trim_logs()))
+                self._keepers.append(asyncio.create_task(self._trim_logs()))
                 await self._stopping.wait()
         finally:
-            await self._stop_all(keepers)
+            await self._stop_all()
 
     async def _start_all(self) -> bool:
         """Start the stages; tell whether nobody asked to stop meanwhile."""
@@ -97,9 +98,19 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _start_one(self, service: Service) -> None:
+        """Start a service; again if it was killed, or if another one ended meanwhile."""
         started_s = time.monotonic()
-        child = await self._launch(service)
-        await child.wait_serving()
+        for attempt in range(1, START_ATTEMPTS_MAX + 1):
+            ends, child = self._ends, await self._launch(service)
+            try:
+                await child.wait_serving()
+                break
+            except ServiceFailedError:
+                excused = child.was_killed or (child.has_ended and self._ends > ends)
+                if not excused or attempt == START_ATTEMPTS_MAX:
+                    raise
+                self._report(f"{service.name} {await child.ended()}; starting it again", 0.0)
+        self._keepers.append(asyncio.create_task(self._keep(child)))
         self._report(f"{service.name} serves on {service.url}", time.monotonic() - started_s)
 
     async def _launch(self, service: Service) -> Child:
@@ -116,6 +127,7 @@ class Supervisor:
             how = await child.ended()
             if self._stopping.is_set():
                 return
+            self._ends += 1
             steady = time.monotonic() - child.started_s > STEADY_S
             pause_s_max = PAUSE_S_MAX_SERVED if served else PAUSE_S_MAX
             pause_s = PAUSE_S_MIN if steady else min(pause_s * 2, pause_s_max)
@@ -130,11 +142,11 @@ class Supervisor:
             for child in self._all():
                 trim_log(child.service.log)
 
-    async def _stop_all(self, keepers: list[asyncio.Task[None]]) -> None:
+    async def _stop_all(self) -> None:
         self._stopping.set()
-        for keeper in keepers:
+        for keeper in self._keepers:
             keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         for stage in reversed(self._stages):
             children = [self._children[s.name] for s in stage if s.name in self._children]
             started_s = time.monotonic()
