@@ -73,7 +73,7 @@ class ReceiptLog:
         self._key = key
         self._network = network
         self._receipts_max = receipts_max
-        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=5, metasync=False)
+        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=5)
         self._bodies, self._runs, self._batches, self._channels, self._meta = (
             self._env.open_db(name.encode())
             for name in ("bodies", "runs", "batches", "channels", "meta")
