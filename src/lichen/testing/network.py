@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -22,11 +23,14 @@ from lichen.cli.network import state
 from lichen.cli.network.folder import NetworkFolder
 from lichen.cli.network.ports import choose_free
 from lichen.errors import MachineError
+from lichen.identity.vault import Vault
+from lichen.sdk.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
+
+    from lichen.identity import PrivateKey
 
 COMMAND_S_MAX = 180
 WAIT_S_MAX = 60.0
@@ -186,7 +190,31 @@ class LocalNetwork:
             raise CommandError(f"GET {path} was answered {response.status}: {body[:500]!r}")
         return json.loads(body)
 
+    def key(self, name: str) -> PrivateKey:
+        """Unlock one of the network's keys: developer, gateway, node-1 ..."""
+        return Vault(self.folder.keys).unlock(name, self.folder.password.read_text().strip())
+
+    def client(self, key: PrivateKey | None = None) -> Client:
+        """Return a client of the gateway's API; it signs with `key`."""
+        return Client(f"http://127.0.0.1:{self.port}", key)
+
     # --- processes -----------------------------------------------------------------------------
+
+    def left_over(self) -> list[str]:
+        """Return the command lines of all processes that were started in the network's folder."""
+        marks = [os.fsencode(str(self.root))]
+        found = []
+        for process in Path("/proc").iterdir():
+            if not process.name.isdecimal() or int(process.name) == os.getpid():
+                continue
+            try:
+                command = (process / "cmdline").read_bytes()
+                told = command + (process / "environ").read_bytes()
+            except OSError:  # it ended meanwhile, or is not ours
+                continue
+            if command and any(mark in told for mark in marks):
+                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+        return found
 
     def pids(self) -> dict[str, int]:
         """Return the pid of every process, by name: supervisor, ledger, node-1 ..., gateway."""
