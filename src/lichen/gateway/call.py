@@ -27,6 +27,9 @@ _WRITE: Final = HeadRewrite(set_names=CALL_FIELDS, remove=(NODE, TENANT_ERROR))
 _WRITE_HOST: Final = HeadRewrite(set_names=(b"host", *CALL_FIELDS), remove=(NODE, TENANT_ERROR))
 _TARGET_CHARS_MAX = 512
 ATTEMPTS_MAX = 8  # one node that restarts may take three: a stale connection, its port, its session
+# What a node answers to a request that is the visitor's fault: another node would say the same.
+VISITORS_FAULT: Final = frozenset({413, 431})
+NEVER_RAN: Final = frozenset({"unreachable", "connect-timeout", "pool-full"})
 ANSWER_SLACK_S = 5.0  # what a node may take beyond the function's own time limit
 
 
@@ -111,6 +114,8 @@ class Call(Forward):
         if link is None:
             return
         link.left()
+        if outcome in NEVER_RAN or outcome.startswith("refused"):
+            link.withdraw(self._run)
         after_us = (time.monotonic_ns() - self._started_ns) // 1000
         attempt = Attempt(link.peer.name, outcome, after_us)
         self._attempts = (*self._attempts, attempt)
@@ -134,7 +139,7 @@ class Call(Forward):
         if NODE in head:
             return b""
         link = self._link
-        if link is None or not self.replayable:
+        if link is None or not self.replayable or head.status in VISITORS_FAULT:
             return b"lichen-run: %b\r\n" % self._run.encode()
         self._leave(f"refused-{head.status}")
         return Retry(self._mended(link, head.status))
@@ -158,7 +163,7 @@ class Call(Forward):
             if outcome.kind == "complete":
                 self._placer.succeeded(link, (now_ns - self._sent_ns) / 1e6)
             elif outcome.kind == "upstream-broke":
-                self._placer.failed(link)
+                self._placer.broke_off(self._function, link)
             self._leave(outcome.kind)
         wall_us = (now_ns - self._started_ns) // 1000
         self._placer.runs.add(

@@ -89,6 +89,14 @@ class NodePeer:
             self.probing = asyncio.ensure_future(self._probe())
         return False
 
+    async def answers(self) -> bool:
+        """Tell whether the node answers a probe now."""
+        asked = time.monotonic()
+        if self.probing is None:
+            self.probing = asyncio.ensure_future(self._probe())
+        await asyncio.shield(self.probing)
+        return self.silent_at < asked
+
     async def _probe(self) -> None:
         sent = time.monotonic()
         try:
@@ -134,10 +142,20 @@ class Link:
         self.healing = True  # what keeps the link from opening may pass by itself
         self.unconfirmed: tuple[Line, ...] = ()
 
+    @property
+    def may_cost(self) -> int:
+        """What the runs in flight may cost together, each counted like the latest one."""
+        placed = self.book.placed
+        return self.in_flight * next(reversed(placed.values())) if placed else 0
+
     def place(self, run: str, ceiling: int) -> None:
         """Count a run that is sent to the node now."""
         self.book.place(run, ceiling)
         self.in_flight += 1
+
+    def withdraw(self, run: str) -> None:
+        """Forget a run that the node refused or never got: it may not bill it."""
+        self.book.placed.pop(run, None)
 
     def left(self) -> None:
         """Count a run that is over, or went elsewhere; the next payment covers it."""
@@ -406,7 +424,8 @@ class Links:
             link.session, link.channel = b"", b""
             return
         link.book.deposit = channel.deposit
-        if channel.deposit - link.book.signed > int(self._config.channel_deposit) // TOP_UP_BELOW:
+        left = channel.deposit - link.book.signed - link.may_cost
+        if left > int(self._config.channel_deposit) // TOP_UP_BELOW:
             return
         amount = self._allowed(link)
         await self._submitter.submit(TopUpChannel(link.channel, Amount(amount)))

@@ -52,6 +52,7 @@ class Placer:
         self._nodes: dict[bytes, Node] = {}
         self._ranked: dict[str, Ranked] = {}
         self._stale = True
+        self._asking: dict[bytes, asyncio.Task[None]] = {}
 
     def on_block(self, block: Block, changed: frozenset[bytes]) -> None:
         """Notice new nodes, prices, grants and channels."""
@@ -152,6 +153,27 @@ class Placer:
         """Note a good answer."""
         self.health[link.peer.address].succeeded(latency_ms)
 
+    def broke_off(self, function: FunctionRoute, link: Link) -> None:
+        """Note a response that ended early.
+
+        A function can do that as well as a node, and must not be able to bring nodes into
+        disrepute: it is tried elsewhere first for a while, and the node rests only if it does not
+        answer a probe.
+        """
+        key = link.peer.address
+        links = self._rank(function).links
+        if key in links:
+            links[key] = links.pop(key)
+        if key not in self._asking:
+            self._asking[key] = asyncio.ensure_future(self._ask(link))
+
+    async def _ask(self, link: Link) -> None:
+        try:
+            if not await link.peer.answers():
+                self.failed(link)
+        finally:
+            del self._asking[link.peer.address]
+
     def is_stalled(self, link: Link, sent: float) -> bool:
         """Tell whether a node hangs: it answers neither a request of `sent` nor a probe."""
         return time.monotonic() - sent > STALLED_S and link.peer.is_silent(sent)
@@ -165,7 +187,8 @@ class Placer:
         """Do what a node's refusal asks for; return whether the link can be used again.
 
         402: pay what is due. 401: the node restarted and forgot the session, open another one. 404:
-        the node is a block behind, give it a moment. Anything else: the node rests.
+        the node is a block behind, give it a moment. Its own failure: the node rests. Anything else
+        it may refuse by right, and who asked may have wanted it to.
         """
         try:
             if status == HTTPStatus.PAYMENT_REQUIRED:
@@ -176,7 +199,8 @@ class Placer:
             elif status == HTTPStatus.NOT_FOUND:
                 await asyncio.sleep(BEHIND_S)
             else:
-                self.failed(link)
+                if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    self.failed(link)
                 return False
         except (LichenError, TimeoutError):
             return False

@@ -119,7 +119,10 @@ class RunLog:
             record = self.get(run)
         except NotFoundError:
             return None
-        tried = node == record.node or any(attempt.node == node for attempt in record.attempts)
+        tried = node == record.node or any(
+            attempt.node == node and not attempt.outcome.startswith(("refused", "unreachable"))
+            for attempt in record.attempts
+        )
         return record.ceiling if tried and record.amount < 0 else None
 
     def take_recent(self) -> list[RunRecord]:

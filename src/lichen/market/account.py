@@ -46,6 +46,7 @@ class PayeeBook:
         self.durable = owed
         self.paid = paid
         self.acknowledged = acknowledged
+        self.held = 0  # the ceilings of the runs in flight
         self.lines: collections.deque[Line] = collections.deque()
 
     @property
@@ -60,15 +61,20 @@ class PayeeBook:
                 f"{self.owed - self.paid} is unpaid, the credit is {credit}",
                 hint="send a voucher for the channel's statement, then repeat the request",
             )
-        if self.owed + ceiling > self.deposit:
+        if self.owed + self.held + ceiling > self.deposit:
             raise PaymentRequiredError(
                 "the channel's deposit does not cover another run",
                 hint="top the channel up by `lichen deploy` or a TopUpChannel transaction",
             )
 
-    def charge(self, amount: int) -> None:
-        """Count a finished run."""
+    def begin(self, ceiling: int) -> None:
+        """Set aside what a run that starts now may cost."""
+        self.held += ceiling
+
+    def charge(self, amount: int, ceiling: int = 0) -> None:
+        """Count a finished run; `ceiling` was set aside for it."""
         self.owed += amount
+        self.held -= ceiling
 
     def record(self, line: Line) -> None:
         """Put a run whose receipt is on disk on the next statement."""

@@ -150,7 +150,7 @@ class ReceiptLog:
         for number, entry in enumerate(runs, batch.first):
             key = number.to_bytes(_SEQUENCE_BYTES, "big")
             txn.put(key, entry.body, db=bodies, append=True)
-            txn.put(entry.run.encode(), key, db=ids)
+            txn.put(entry.run.encode(), key, db=ids, overwrite=False)  # the first one stays
         first = batch.first.to_bytes(_SEQUENCE_BYTES, "big")
         txn.put(first, msgspec.msgpack.encode(batch), db=self._batches, append=True)
         for channel, amount in owed.items():

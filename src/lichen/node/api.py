@@ -115,12 +115,13 @@ class NodeApi:
             scope["headers"],
         )
         now_ms = time.time_ns() // 1_000_000
-        signed = verify_request(head, now_ms=now_ms)
+        signed = verify_request(head, now_ms=now_ms, hosts=self._node.hosts)
         signed.check_body(sha256(body))
         asked = from_json(body, SessionRequest)
         channel = await self._channel(asked.channel)
+        self._node.sessions.require(channel, signed.key.address)
+        self._node.nonces.use(signed, now_ms=now_ms)  # before a session pushes an older one out
         session, account = self._node.sessions.open(channel, signed.key.address)
-        self._node.nonces.use(signed, now_ms=now_ms)
         config = self._node.config
         return _json(
             SessionAnswer(

@@ -49,6 +49,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     prewarm: int = 2
     idle_s: int = 300
     settle_s: int = 5
+    request_bytes_max: int = 128 * 2**20
     content_bytes_max: int = 10 * 2**30
     fault: Literal["liar", "lazy", "slow"] | None = None
 

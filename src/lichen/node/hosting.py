@@ -35,6 +35,7 @@ CONNECTIONS_PER_TENANT_MAX = 256
 RESPONSIVE_S = 0.5
 EXIT_KNOWN_S = 1.0
 HOSTED_MAX = 10_000
+NUMBER_DIGITS_MAX = 9
 
 log = structlog.get_logger()
 
@@ -91,7 +92,8 @@ class Hosting:
     def _look_up(self, identifier: str) -> Hosted:
         app, _, rest = identifier.partition("/")
         number, _, name = rest.partition("/")
-        release = self._view.release(app, int(number)) if number.isdecimal() else None
+        known = number.isdecimal() and len(number) <= NUMBER_DIGITS_MAX
+        release = self._view.release(app, int(number)) if known else None
         owner = self._view.app(app)
         if release is not None and owner is not None:
             for spec in release.functions:

@@ -15,7 +15,7 @@ from lichen.errors import LichenError, NotAllowedError, UserError
 from lichen.market.pricing import charge
 from lichen.market.receipt import request_hasher
 from lichen.market.receipt_log import PENDING_MAX
-from lichen.node.callhead import NODE, RUN, SESSION, TENANT_ERROR
+from lichen.node.callhead import CALL_FIELDS, NODE, RUN, TENANT_ERROR
 from lichen.node.errors import BusyNodeError, FunctionFailedError, FunctionTimeoutError
 from lichen.node.hosting import crash_of
 from lichen.wire import Fault, Forward, Outcome, Ready, RequestHead, ResponseHead
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 RUN_ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{12}")
 CEILING_MAX: Final = 10**24
+CEILING_DIGITS_MAX: Final = 25
+# Below what a gateway reads, so that a function cannot make its node look broken.
+RESPONSE_HEAD_BYTES_MAX: Final = 32 * 1024
 
 
 class Invocations:
@@ -61,6 +64,7 @@ class Invocations:
         self.completed = 0
         self.draining = False
         self._credit = int(config.credit)
+        self.request_bytes_max = config.request_bytes_max
         self._sessions = sessions
         self._common = {
             "network": network.hex(),
@@ -86,8 +90,11 @@ class Invocations:
             raise NotAllowedError(f"this channel pays for app {app} only")
         if not RUN_ID.fullmatch(run) or not run.startswith(account.run_prefix):
             raise UserError("lichen-run is not a run id of this payer")
-        if not call.ceiling.isdigit() or (most := int(call.ceiling)) > CEILING_MAX:
+        if not call.ceiling.isdigit() or len(call.ceiling) > CEILING_DIGITS_MAX:
             raise UserError("lichen-ceiling is not an amount")
+        most = int(call.ceiling)
+        if most > CEILING_MAX:
+            raise UserError(f"the ceiling is over {CEILING_MAX}")
         if most < self.prices.request:
             raise UserError(
                 f"the ceiling {most} is below this node's price per run {self.prices.request}",
@@ -114,6 +121,7 @@ class Invocations:
 class Invocation(Forward):
     """One run of a function, observed from its first byte in to its last byte out."""
 
+    response_head_bytes_max = RESPONSE_HEAD_BYTES_MAX
     _replacement: Ready | None = None
     _metered: Run | None = None
     _tenant: Tenant | None = None
@@ -132,6 +140,7 @@ class Invocation(Forward):
     ) -> None:
         super().__init__(request, upstream)
         self.deadline_s = hosted.timeout_s
+        self.body_bytes_max = owner.request_bytes_max
         self._owner = owner
         self._hosted = hosted
         self._account = account
@@ -143,6 +152,7 @@ class Invocation(Forward):
         self._started_ms = time.time_ns() // 1_000_000
         self._started_ns = time.monotonic_ns()
         self._owner.in_flight += 1
+        self._account.book.begin(self._ceiling)
         self._begin_metering()
         super().start(connection, head)
 
@@ -177,6 +187,7 @@ class Invocation(Forward):
     def on_response_head(self, head: ResponseHead) -> bytes | Ready:
         """Say which run and node this was; turn a thrown error into a problem document."""
         if b"lichen-" in head.block.lower():
+            head.remove(*CALL_FIELDS, NODE)  # a function may not speak for its node
             error = head.get(TENANT_ERROR)
             if error:
                 return self._answer(
@@ -184,7 +195,6 @@ class Invocation(Forward):
                         "the function failed", hint="its owner sees why with `lichen logs`"
                     )
                 )
-            head.remove(RUN, NODE, SESSION)
         return b"lichen-run: %b\r\n%b" % (self._run, self._owner.node_field)
 
     def on_upstream_error(self, fault: Fault) -> Awaitable[Ready]:
@@ -222,7 +232,7 @@ class Invocation(Forward):
             response_bytes = len(self._replacement.body)
         amount = charge(owner.prices, cpu_us, memory_mb_ms, response_bytes, self._ceiling)
         account = self._account
-        account.book.charge(amount)
+        account.book.charge(amount, self._ceiling)
         owner.completed += 1
         run = self._run.decode()
         answered = self._answered or sha256()

@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -40,7 +41,7 @@ from lichen.node.till import Till
 from lichen.runtime.engines import ensure, js_profile
 from lichen.runtime.pool import Pool
 from lichen.runtime.probe import detect
-from lichen.wire import ListenerConfig, listening
+from lichen.wire import Limits, ListenerConfig, listening
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 SWEEP_S = 5.0
 RETRY_S = 1.0
 CATCH_UP_S_MAX = 30.0
+# Above a gateway's bounds by what it adds: else a visitor could have every node refuse, and rest.
+LIMITS = Limits(head_bytes_max=48 * 1024, headers_max=192)
 
 log = structlog.get_logger()
 
@@ -105,6 +108,7 @@ class NodeProcess:
         )  # fmt: skip
         self.follower.on_block(self._on_block)
         self._ready = False
+        self.hosts = _names(config)
 
     def route(self, head: RequestHead) -> Answer:
         """Decide what a request is: an invocation, content, or the node's own API."""
@@ -193,7 +197,7 @@ class NodeProcess:
             await stack.enter_async_context(self.follower)
             await self.pool.start()
             stack.push_async_callback(self.pool.close)
-            listener = ListenerConfig(addresses=(self.config.listen,), name="node")
+            listener = ListenerConfig(addresses=(self.config.listen,), limits=LIMITS, name="node")
             await stack.enter_async_context(listening(listener, self.route, create_api(self)))
             await retry("registering on the ledger", self.register)
             self._ready = True
@@ -216,6 +220,14 @@ class NodeProcess:
                 await work()
             except (LichenError, TimeoutError) as error:
                 log.warning("will be tried again", work=work.__name__, error=str(error))
+
+
+def _names(config: NodeConfig) -> frozenset[str]:
+    """Return the names that payers reach this node by, for what they sign."""
+    named = urlsplit(config.endpoint).hostname or ""
+    listen = config.listen.rpartition(":")[0]
+    names = (named, f"[{named}]", listen, "localhost", "127.0.0.1", "[::1]")
+    return frozenset(name.lower() for name in names)
 
 
 async def retry(what: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -47,6 +47,11 @@ class ChannelAccount:
         self.voucher = voucher
         self.tokens: list[bytes] = []
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing of it is under way: no run in flight, no receipt on its way to disk."""
+        return not self.book.held and self.book.owed == self.book.durable
+
     def latest_voucher(self) -> Voucher | None:
         """Return what the payer last promised, or None before its first voucher."""
         if not self.voucher:
@@ -57,8 +62,9 @@ class ChannelAccount:
 class Sessions:
     """The channels that pay this node, and the tokens that speak for them."""
 
-    def __init__(self, node: Address, log: ReceiptLog) -> None:
+    def __init__(self, node: Address, log: ReceiptLog, *, channels_max: int = CHANNELS_MAX) -> None:
         self._node = node
+        self._channels_max = channels_max
         self._log = log
         self.accounts: dict[bytes, ChannelAccount] = {}
         self.books: dict[bytes, PayeeBook] = {}
@@ -75,6 +81,17 @@ class Sessions:
 
     def open(self, channel: Channel | None, signer: Address) -> tuple[str, ChannelAccount]:
         """Start a session on a channel of the ledger for its proven signer."""
+        channel = self.require(channel, signer)
+        account = self.account(channel)
+        token = secrets.token_hex(TOKEN_BYTES).encode()
+        account.tokens.append(token)
+        self._by_token[token] = account
+        while len(account.tokens) > SESSIONS_PER_CHANNEL_MAX:
+            self._by_token.pop(account.tokens.pop(0), None)
+        return token.decode(), account
+
+    def require(self, channel: Channel | None, signer: Address) -> Channel:
+        """Return the channel if `signer` may open a session on it; raise otherwise."""
         if channel is None or channel.payee != self._node:
             raise NotFoundError(
                 "the ledger has no such channel for this node",
@@ -84,25 +101,36 @@ class Sessions:
             raise NotAllowedError(f"{signer} is not the signer of this channel")
         if channel.status is not ChannelStatus.OPEN:
             raise NotAllowedError("the channel is closing", hint="open a new one")
-        account = self.account(channel)
-        token = secrets.token_hex(TOKEN_BYTES).encode()
-        account.tokens.append(token)
-        self._by_token[token] = account
-        while len(account.tokens) > SESSIONS_PER_CHANNEL_MAX:
-            self._by_token.pop(account.tokens.pop(0), None)
-        return token.decode(), account
+        return channel
 
     def account(self, channel: Channel) -> ChannelAccount:
         """Return a channel's account, loaded from the log when it is new here."""
         account = self.accounts.get(channel.id)
         if account is None:
-            if len(self.accounts) >= CHANNELS_MAX:
+            if len(self.accounts) >= self._channels_max and not self._make_room():
                 raise NotAllowedError("this node serves as many channels as it can")
             book, voucher = self._log.open_book(channel.id, channel.deposit)
             account = ChannelAccount(channel, book, voucher)
             self.accounts[channel.id] = account
             self.books[channel.id] = book
         return account
+
+    def _make_room(self) -> bool:
+        """Let go of the channel that was opened here first and rests; the log has its book."""
+        for account in self.accounts.values():
+            if account.rests:
+                self._forget(account)
+                return True
+        return False
+
+    def _forget(self, account: ChannelAccount) -> None:
+        self._void_tokens(account)
+        del self.accounts[account.channel.id], self.books[account.channel.id]
+
+    def _void_tokens(self, account: ChannelAccount) -> None:
+        for token in account.tokens:
+            self._by_token.pop(token, None)
+        account.tokens.clear()
 
     def update(self, channel: Channel | None, identifier: bytes) -> None:
         """Follow the ledger: a top-up raises the deposit, a closing channel takes no more work."""
@@ -113,6 +141,6 @@ class Sessions:
             account.channel = channel
             account.book.deposit = channel.deposit
         if channel is None or channel.status is not ChannelStatus.OPEN:
-            for token in account.tokens:
-                self._by_token.pop(token, None)
-            account.tokens.clear()
+            self._void_tokens(account)
+            if account.rests:
+                self._forget(account)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX: Final = 4
 REPLAY_BYTES_MAX: Final = 64 * 1024
+RESPONSE_HEAD_BYTES_MAX: Final = 64 * 1024
 _LOG = logging.getLogger(__name__)
 
 # Where an exchange is.
@@ -86,6 +87,7 @@ class Exchange(Work):
     replay_bytes_max: int = REPLAY_BYTES_MAX
     attempts_max: int = ATTEMPTS_MAX
     body_bytes_max: int = 0  # 0: the listener's bound
+    response_head_bytes_max: int = RESPONSE_HEAD_BYTES_MAX
 
     head: RequestHead
     connection: Connection

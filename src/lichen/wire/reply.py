@@ -32,10 +32,10 @@ from lichen.wire.heads import (
     parse_response,
     usual_response,
     without_fields,
+    without_named,
 )
 
 HINTS_MAX: Final = 8  # informational responses before the final one
-RESPONSE_HEAD_BYTES_MAX: Final = 64 * 1024
 
 
 class Reply(Exchange):
@@ -51,6 +51,7 @@ class Reply(Exchange):
                 if (
                     usual is not None
                     and usual[1] == len(data) - usual[2]
+                    and usual[2] <= self.response_head_bytes_max
                     and self.head.keep_alive
                     and self.head.method != b"HEAD"
                 ):
@@ -74,8 +75,11 @@ class Reply(Exchange):
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             self._partial = data
-            if len(data) > RESPONSE_HEAD_BYTES_MAX:
+            if len(data) > self.response_head_bytes_max:
                 self._failed("malformed")
+            return
+        if end > self.response_head_bytes_max:
+            self._failed("malformed")
             return
         size = len(data)
         try:
@@ -170,7 +174,9 @@ class Reply(Exchange):
         block = head.block
         drop = head.removed
         if not head.plain:
-            drop |= HOP_BY_HOP | named_by_connection(head.get(b"connection"))
+            drop |= HOP_BY_HOP
+            named = named_by_connection(head.get(b"connection"))
+            block = without_named(block, named) if named else block
         if drop:
             block = without_fields(block, drop)
         if not head.minor:
