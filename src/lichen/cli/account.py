@@ -164,7 +164,7 @@ def _balances(entries: list[VaultEntry], client: Client | None) -> list[Amount |
     try:
         return [client.account(entry.address).balance for entry in entries]
     except PeerUnavailableError as error:
-        console.say(f"balances are unknown: {error.what}")
+        console.say(f"balances are unknown: {console.clean(error.what)}")
         return [None] * len(entries)
 
 

@@ -134,7 +134,7 @@ def _follow(start: Callable[[], Iterator[LogLine]]) -> None:
                 _print_line(line)
             console.say("the log ended; following it again ...")
         except PeerUnavailableError as error:
-            console.say(f"the log broke off: {error.what}; following it again ...")
+            console.say(f"the log broke off: {console.clean(error.what)}; following it again ...")
         failures += 1
         if failures > FOLLOW_TRIES_MAX:
             raise PeerUnavailableError(
@@ -145,7 +145,7 @@ def _follow(start: Callable[[], Iterator[LogLine]]) -> None:
 
 def _print_line(line: LogLine) -> None:
     name = line.function.rpartition("/")[2]
-    text = f"{connect.when(line.time_ms)} {line.level:<6} {name} {console.clean(line.text)}"
+    text = f"{connect.when(line.time_ms)} {line.level:<6} {name} {line.text}"
     console.emit_line(line, text)
 
 

@@ -151,7 +151,8 @@ def _show(result: CallResult, receipt: Path | None) -> None:
         if sys.stdout.isatty() and not result.body.endswith(b"\n"):
             print()
         if result.run:
-            console.say(f"run {result.run} on node {result.node}, status {result.status}")
+            told = f"run {result.run} on node {result.node}, status {result.status}"
+            console.say(console.clean(told))
         if receipt is not None:
             console.say(f"receipt kept in {receipt}; check it: lichen verify {receipt}")
 

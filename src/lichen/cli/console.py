@@ -38,7 +38,7 @@ def emit(data: object, human: Callable[[], None]) -> None:
 
 def emit_line(data: object, human: str) -> None:
     """Write one item of a stream: a JSON line with `--json`, else the text."""
-    sys.stdout.write((to_json(data).decode() if options.current().json else human) + "\n")
+    sys.stdout.write((to_json(data).decode() if options.current().json else clean(human)) + "\n")
     sys.stdout.flush()
 
 
@@ -75,6 +75,7 @@ def finished(text: str, seconds: float) -> None:
 
 
 def _finish(text: str, seconds: float, *, good: bool) -> None:
+    text = clean(text)
     mark, colour = ("✓", _GREEN) if good else ("✗", _RED)
     if sys.stderr.isatty():
         say(f"{CLEAR_LINE}{colour}{mark}{_RESET} {text} {_DIM}{seconds:.1f} s{_RESET}")
@@ -96,7 +97,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         right = column.startswith(">")
         grid.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(_escape(str(cell)) for cell in row))
+        grid.add_row(*(_escape(clean(str(cell))) for cell in row))
     width = None if sys.stdout.isatty() else 240
     Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False).print(grid)
 
@@ -111,7 +112,7 @@ def fields(pairs: Sequence[tuple[str, object]]) -> None:
     """Print names and values, one pair a line, aligned."""
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {clean(str(value))}")
 
 
 def clean(text: str, length_max: int = 4096) -> str:

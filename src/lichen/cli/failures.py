@@ -89,7 +89,8 @@ def _save(error: BaseException) -> Path:
         old.unlink(missing_ok=True)
     now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S.%f")
     place = folder / f"traceback-{now}.txt"
-    lines = traceback.format_exception(error)
-    place.write_text(f"lichen {' '.join(sys.argv[1:2])}\n" + "".join(lines))
-    place.chmod(0o600)
+    lines = traceback.format_exception(error)  # without the values of variables
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(f"lichen {' '.join(sys.argv[1:2])}\n" + "".join(lines))
     return place

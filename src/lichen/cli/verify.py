@@ -53,7 +53,7 @@ def _read_response(path: Path) -> bytes:
 
 def _print(name: str, checks: tuple[str, ...], *, has_network: bool) -> None:
     for check in checks:
-        print(f"✓ {check}")
+        print(f"✓ {console.clean(check)}")
     if not has_network:
         print("- network: not checked, no genesis is known here (--genesis FILE)")
     print(f"receipt {name} holds")

@@ -125,8 +125,8 @@ def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) ->
             "fault": bad[name],
         }
         write_config(folder.home(name), {**shared, **own})
-    own = {"key": GATEWAY, "listen": f"{HOST}:{port}", "private_nodes": True}
-    write_config(folder.home(GATEWAY), {**shared, **own})
+    front = {"key": GATEWAY, "listen": f"{HOST}:{port}", "private_nodes": True}
+    write_config(folder.home(GATEWAY), {**shared, **front})
     write_profile(folder, port, ledger)
 
 

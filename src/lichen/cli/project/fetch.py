@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from lichen.content.cid import CID
 from lichen.errors import LimitError, PeerError, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lichen.content.blocks import Blocks
@@ -54,7 +56,7 @@ def write(blocks: Blocks, entry: Entry, target: Path | None) -> int:
         raise UserError("this is a folder", hint="say where it goes: -o FOLDER")
     if entry.is_file:
         return _write_file(blocks, entry, target)
-    return _write_folder(blocks, entry, target, 0)
+    return _write_folder(blocks, entry, target, 0, itertools.count(1))
 
 
 def _write_file(blocks: Blocks, entry: Entry, target: Path) -> int:
@@ -70,7 +72,10 @@ def _write_file(blocks: Blocks, entry: Entry, target: Path) -> int:
     return 1
 
 
-def _write_folder(blocks: Blocks, entry: Entry, target: Path, depth: int) -> int:
+def _write_folder(
+    blocks: Blocks, entry: Entry, target: Path, depth: int, entries: Iterator[int]
+) -> int:
+    """Write a folder; `entries` counts all that is written, so that folders in folders end too."""
     if depth > FOLDER_DEPTH_MAX:
         raise LimitError(f"nested over {FOLDER_DEPTH_MAX} folders deep", hint="fetch a part of it")
     if not entry.is_directory:
@@ -78,15 +83,15 @@ def _write_folder(blocks: Blocks, entry: Entry, target: Path, depth: int) -> int
     target.mkdir(parents=True, exist_ok=True)
     count = 0
     for child in reader.list_directory(blocks, entry.cid):
+        if next(entries) > FILES_MAX:
+            raise LimitError(f"over {FILES_MAX} entries", hint="fetch a part of it")
         _check_name(child.name)
         inner = reader.stat(blocks, child.cid)
         place = target / child.name
         if inner.is_file:
             count += _write_file(blocks, inner, place)
         else:
-            count += _write_folder(blocks, inner, place, depth + 1)
-        if count > FILES_MAX:
-            raise LimitError(f"over {FILES_MAX} files", hint="fetch a part of it")
+            count += _write_folder(blocks, inner, place, depth + 1, entries)
     return count
 
 
