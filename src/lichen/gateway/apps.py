@@ -6,26 +6,30 @@ answers for a path depends on its root alone, so it is kept whatever release is 
 
 from __future__ import annotations
 
+import collections
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from lichen.cdn.serve import NotFlatError, Shelf, decode_path
-from lichen.content import CID, MissingBlockError, resolve
-from lichen.errors import NotFoundError, PeerUnavailableError, UserError
+from lichen.cdn.formats import decode_path
+from lichen.cdn.kept import Keep, Kept
+from lichen.cdn.serve import Shelf, location_of
+from lichen.cdn.site import Moved, Rules, find_otherwise, find_page, load_rules
+from lichen.errors import UserError
 from lichen.gateway.routes import AppRoutes
 from lichen.ledger.errors import UnknownAppError
 from lichen.ledger.tables import APPS
-from lichen.wire import ContentEntry, Ready
+from lichen.wire import Ready
 
 if TYPE_CHECKING:
-    from lichen.content import BlockStore
+    from lichen.content import CID, BlockStore
     from lichen.ledger.blocks import Block
     from lichen.ledger.views import View
 
 APPS_MAX = 20_000
-SITE_PATHS_MAX = 50_000
+RULES_MAX = 1000
+OTHERWISE_BYTES_MAX = 64 * 2**20
 SITE_CACHE = b"public, max-age=0, must-revalidate"
-NOT_FOUND_PAGE = "404.html"
 
 
 class Apps:
@@ -36,7 +40,9 @@ class Apps:
         self._store = store
         self._shelf = Shelf(store)
         self._routes: dict[str, AppRoutes] = {}
-        self._sites: dict[tuple[CID, bytes], ContentEntry | Ready | None] = {}
+        self._sites: Keep[tuple[CID, bytes]] = Keep()
+        self._otherwise: Keep[tuple[CID, bytes, str]] = Keep(bytes_max=OTHERWISE_BYTES_MAX)
+        self._rules: collections.OrderedDict[CID, Rules] = collections.OrderedDict()
 
     def get(self, name: str) -> AppRoutes:
         """Return an app's routes; raise UnknownAppError."""
@@ -60,55 +66,65 @@ class Apps:
             if key.startswith(APPS.prefix):
                 self._routes.pop(key.removeprefix(APPS.prefix).decode(), None)
 
-    def site(self, root: CID, path: bytes) -> ContentEntry | Ready | None:
-        """Return what a site has at a path: a file, a redirect to a directory, or None."""
+    def site(self, root: CID, path: bytes) -> Kept:
+        """Return what a site has at a path: a file, a redirect to a directory, or None.
+
+        Raises NotFlatError or MissingBlockError for what the ASGI side has to answer.
+        """
         key = (root, path)
-        if key in self._sites:
-            return self._sites[key]
-        found = self._look_up(root, path)
-        if len(self._sites) >= SITE_PATHS_MAX:
-            self._sites.clear()
-        self._sites[key] = found
+        found = self._sites.get(key)
+        if found is None and key not in self._sites:
+            found = self._look_up(root, path)
+            self._sites.put(key, found)
         return found
 
-    def _look_up(self, root: CID, path: bytes) -> ContentEntry | Ready | None:
-        try:
-            text = decode_path(path)
-        except UserError:
+    def _look_up(self, root: CID, path: bytes) -> Kept:
+        text = _decoded(path)
+        found = None if text is None else find_page(self._store, root, text)
+        if isinstance(found, Moved):  # relative, so that it holds below /app/{app} too
+            location = "./" + quote(found.to.rstrip("/").rpartition("/")[2]) + "/"
+            return _moved(301, location.encode())
+        if found is None:
             return None
-        try:
-            found = self._shelf.site(root, text)
-            if found is None and not text.endswith("/"):
-                found = self._shelf.site(root, text + ".html")
-        except MissingBlockError as error:
-            raise PeerUnavailableError(
-                f"this gateway does not have all of the site {root}", hint="deploy it again"
-            ) from error
-        if isinstance(found, str):
-            location = quote("/" + found.lstrip("/")).encode()
-            return Ready.of(301, [(b"location", location), (b"cache-control", SITE_CACHE)])
-        return None if found is None else _revalidated(found)
+        return self._shelf.file(found, root, SITE_CACHE, self._rules_of(root))
 
-    def not_found_page(self, root: CID) -> Ready | None:
-        """Return the site's own 404 page, if it has one."""
-        try:
-            found = resolve(self._store, root, NOT_FOUND_PAGE)
-            entry = self._shelf.file(found, NOT_FOUND_PAGE, f"/ipfs/{root}/{NOT_FOUND_PAGE}")
-        except (NotFoundError, UserError, NotFlatError):
+    def otherwise(self, root: CID, path: bytes, prefix: str) -> Kept:
+        """Return what a site answers where it has no file: a redirect, a page, or None.
+
+        `prefix` is the path that stands for the root. Raises as `site`.
+        """
+        key = (root, path, prefix)
+        found = self._otherwise.get(key)
+        if found is None and key not in self._otherwise:
+            found = self._look_elsewhere(root, path, prefix)
+            self._otherwise.put(key, found)
+        return found
+
+    def _look_elsewhere(self, root: CID, path: bytes, prefix: str) -> Kept:
+        rules = self._rules_of(root)
+        found = find_otherwise(self._store, root, _decoded(path) or "", rules)
+        if isinstance(found, Moved):
+            return _moved(found.status, location_of(found, prefix))
+        if found is None:
             return None
-        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", SITE_CACHE)]
-        return Ready.of(404, headers, entry.full.body)
+        make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page
+        return make(found, root, SITE_CACHE, rules)
+
+    def _rules_of(self, root: CID) -> Rules:
+        rules = self._rules.get(root)
+        if rules is None:
+            rules = self._rules[root] = load_rules(self._store, root)
+            while len(self._rules) > RULES_MAX:
+                self._rules.popitem(last=False)
+        return rules
 
 
-def _revalidated(entry: ContentEntry) -> ContentEntry:
-    """Return the entry with the caching of a name that may point elsewhere tomorrow."""
-    lines = [
-        line
-        for line in entry.headers.split(b"\r\n")
-        if line and not line.startswith((b"cache-control:", b"etag:", b"accept-ranges:"))
-    ]
-    lines.append(b"cache-control: " + SITE_CACHE)
-    headers = b"".join(line + b"\r\n" for line in lines)
-    return ContentEntry(
-        entry.etag, headers, entry.full.body, file=entry.file, offset=entry.offset, size=entry.size
-    )
+def _decoded(path: bytes) -> str | None:
+    try:
+        return decode_path(path)
+    except UserError:
+        return None
+
+
+def _moved(status: int, location: bytes) -> Ready:
+    return Ready.of(status, [(b"location", location), (b"cache-control", SITE_CACHE)])

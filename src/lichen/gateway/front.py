@@ -1,28 +1,31 @@
 """The gateway's router: what a request is for, decided from its host and path.
 
-Sites' files answer before functions, unless a function has `run_first`. Everything that is not an
-app or content by hash is the gateway's own: its API, health and metrics, on the ASGI side.
+Sites' files answer before functions, unless a function has `run_first`; a site's redirects and its
+404 page answer after them. Everything that is not an app or content by hash is the gateway's own:
+its API, health and metrics, on the ASGI side. What content needs waiting for is answered there too:
+`place` says what such a request is for.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lichen.cdn.serve import NotFlatError
+from lichen.cdn.formats import NotSupportedError, decode_path, split_content_path
+from lichen.cdn.plan import Place
+from lichen.cdn.serve import READ_METHODS, TO_ASGI, NotFlatError
+from lichen.content import CID, MissingBlockError
 from lichen.errors import NotFoundError
+from lichen.gateway.apps import SITE_CACHE
 from lichen.gateway.call import Call
 from lichen.gateway.names import APP_PREFIX, Hosts, split_app_path
 from lichen.wire import Asgi, ContentEntry, content_answer
 
 if TYPE_CHECKING:
     from lichen.cdn.serve import ContentRouter
-    from lichen.content import CID
     from lichen.gateway.apps import Apps
     from lichen.gateway.config import GatewayConfig
     from lichen.gateway.placer import Placer
     from lichen.wire import Answer, RequestHead
-
-READ_METHODS = (b"GET", b"HEAD")
 
 
 class NoRouteError(NotFoundError):
@@ -50,6 +53,8 @@ class Front:
         name = self._hosts.read(head.host)
         if name.kind == "app":
             return self._app(name.value, head, head.target, None)
+        if name.kind == "ipfs":
+            return self._content.answer_host(head, name.value)
         path = head.path
         if path.startswith(b"/ipfs/"):
             return self._content.answer(head)
@@ -58,7 +63,35 @@ class Front:
             if found is not None:
                 app, target = found
                 return self._app(app, head, target, self._host_of(app, head.host))
+        if name.kind == "ipns" or path.startswith(b"/ipns/"):
+            raise no_names()
         return Asgi(self._upload_bytes_max) if path == b"/api/v1/content" else None
+
+    def place(self, host: bytes, path: bytes) -> Place | None:
+        """Return what content a request that came to the ASGI side is for; None for none."""
+        name = self._hosts.read(host.lower())
+        if name.kind == "app":
+            return self._site_place(name.value, path, "")
+        if name.kind == "ipfs":
+            return Place(CID.parse(name.value), decode_path(path), "host")
+        if path.startswith(b"/ipfs/"):
+            root, below = split_content_path(path)
+            return Place(root, below, prefix=f"/ipfs/{root}")
+        found = split_app_path(path)
+        return self._site_place(found[0], found[1], f"/app/{found[0]}") if found else None
+
+    def _site_place(self, app: str, path: bytes, prefix: str) -> Place:
+        routes = self._apps.get(app)
+        if routes.release.site is None:
+            raise _no_route(app, path)
+        return Place(
+            routes.release.site,
+            decode_path(path),
+            "site",
+            prefix,
+            SITE_CACHE,
+            has_function=routes.match(path) is not None,
+        )
 
     def _host_of(self, app: str, host: bytes) -> bytes:
         """Return the app's own host, which its functions see for `/app/...` too."""
@@ -69,27 +102,43 @@ class Front:
         routes = self._apps.get(name)
         path = target.partition(b"?")[0] if host is not None else head.path
         function = routes.match(path)
-        root = routes.release.site
-        reads = head.method in READ_METHODS
-        if root is not None and reads and not (function is not None and function.spec.run_first):
-            found = self._site(root, path, head)
+        root = routes.release.site if head.method in READ_METHODS else None
+        if root is not None and not (function is not None and function.spec.run_first):
+            found = self._site(root, path, head, "")
             if found is not None:
                 return found
         if function is not None:
             call = Call(self._placer, function, None if host is None else target, host)
             call.body_bytes_max = self._request_bytes_max
             return call
-        page = self._apps.not_found_page(root) if root is not None and reads else None
-        if page is not None:
-            return page
-        raise NoRouteError(
-            f"app {name} has nothing at {path[:200].decode('latin-1')}",
-            hint="its lichen.toml says which routes and files it has",
-        )
+        prefix = "" if host is None else f"/app/{name}"
+        found = None if root is None else self._site(root, path, head, prefix, otherwise=True)
+        if found is None:
+            raise _no_route(name, path)
+        return found
 
-    def _site(self, root: CID, path: bytes, head: RequestHead) -> Answer:
+    def _site(
+        self, root: CID, path: bytes, head: RequestHead, prefix: str, *, otherwise: bool = False
+    ) -> Answer:
         try:
-            found = self._apps.site(root, path)
-        except NotFlatError:
-            return None
+            if otherwise:
+                found = self._apps.otherwise(root, path, prefix)
+            else:
+                found = self._apps.site(root, path)
+        except (NotFlatError, MissingBlockError):
+            return TO_ASGI
         return content_answer(found, head) if isinstance(found, ContentEntry) else found
+
+
+def no_names() -> NotSupportedError:
+    """Return the error for a mutable name."""
+    return NotSupportedError(
+        "this gateway does not resolve IPNS names yet", hint="ask for the CID under /ipfs/"
+    )
+
+
+def _no_route(app: str, path: bytes) -> NoRouteError:
+    return NoRouteError(
+        f"app {app} has nothing at {path[:200].decode('latin-1')}",
+        hint="its lichen.toml says which routes and files it has",
+    )

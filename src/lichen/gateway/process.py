@@ -14,6 +14,8 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
+from lichen.cdn.delivery import Delivery
+from lichen.cdn.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
 from lichen.errors import LichenError, NotFoundError, PeerError
@@ -22,6 +24,7 @@ from lichen.gateway.api.app import create_api
 from lichen.gateway.api.events import EventHub, block_events, publish_runs
 from lichen.gateway.apps import Apps
 from lichen.gateway.config import GatewayConfig, load_gateway_config
+from lichen.gateway.contents import before
 from lichen.gateway.front import Front
 from lichen.gateway.links import Links
 from lichen.gateway.logs import gather
@@ -81,7 +84,9 @@ class GatewayProcess:
             key, network_id(genesis), config, self.replica, self.submitter, self.runs
         )
         self.placer = Placer(view, self.links, self.runs, replicas=config.replicas)
-        self.content = ContentRouter(self.store)
+        self.content = ContentRouter(self.store, can_fetch=True)
+        self.fetcher = Fetcher(self.store, self._endpoints)
+        self.delivery = Delivery(self.store, self.fetcher)
         self.front = Front(config, self.apps, self.content, self.placer)
         self.listener: Listener | None = None
         for follow in (self.apps.on_block, self.placer.on_block, block_events(self.events)):
@@ -155,6 +160,10 @@ class GatewayProcess:
             with contextlib.suppress(LichenError):  # no release yet: the next block may bring it
                 self.placer.warm(self.apps.get(name))
 
+    def _endpoints(self) -> list[str]:
+        """Return where blocks may be had: the nodes of the registry."""
+        return [node.endpoint for node in self.replica.state.nodes()]
+
     async def _warm_all(self) -> None:
         for grant in self.replica.state.grants_to(self.gateway):
             with contextlib.suppress(LichenError):
@@ -196,12 +205,14 @@ class GatewayProcess:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self.runs.close)
             stack.callback(self.store.close)
+            stack.callback(self.delivery.close)
+            stack.push_async_callback(self.fetcher.close)
             stack.push_async_callback(self.client.close)
             await stack.enter_async_context(self.replica)
             stack.push_async_callback(self._pay_last)
             config = ListenerConfig(addresses=(self.config.listen,), name="gateway")
             self.listener = await stack.enter_async_context(
-                listening(config, self.front.route, self.asgi())
+                listening(config, self.front.route, before(self.front, self.delivery, self.asgi()))
             )
             stack.callback(self.events.close)  # endless answers end before the listener waits
             await self._warm_all()

@@ -16,6 +16,7 @@ import uvloop
 
 import lichen
 from lichen import journal
+from lichen.cdn.delivery import Delivery
 from lichen.cdn.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
@@ -74,8 +75,9 @@ class NodeProcess:
         self.follower = Follower(Path(home, "ledger"), config.ledger, genesis)
         self.submitter = Submitter(key, genesis, self.client, self.follower)
         self.store = BlockStore.open(Path(home, "content"), capacity_bytes=config.content_bytes_max)
-        self.fetcher = Fetcher(self.store, config.content_peers)
+        self.fetcher = Fetcher(self.store, lambda: config.content_peers)
         self.content = ContentRouter(self.store)
+        self.delivery = Delivery(self.store)
         self.receipts = ReceiptLog(os.path.join(home, "receipts"), key, self.network)
         self.sessions = Sessions(key.address, self.receipts)
         self.till = Till(self.receipts, self.sessions, self.network)
@@ -192,13 +194,15 @@ class NodeProcess:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.till.close)
             stack.callback(self.store.close)
+            stack.callback(self.delivery.close)
             stack.push_async_callback(self.fetcher.close)
             stack.push_async_callback(self.client.close)
             await stack.enter_async_context(self.follower)
             await self.pool.start()
             stack.push_async_callback(self.pool.close)
             listener = ListenerConfig(addresses=(self.config.listen,), limits=LIMITS, name="node")
-            await stack.enter_async_context(listening(listener, self.route, create_api(self)))
+            app = self.delivery.before(create_api(self))
+            await stack.enter_async_context(listening(listener, self.route, app))
             await retry("registering on the ledger", self.register)
             self._ready = True
             log.info("serving", endpoint=self.config.endpoint, tier=self.pool.tier)

@@ -113,33 +113,41 @@ def content_answer(entry: ContentEntry, head: RequestHead) -> Ready | Work:
     return _ranged(entry, head)
 
 
-def _matches(entry: ContentEntry, head: RequestHead) -> bool:
-    """Compare If-None-Match weakly (RFC 9110, 13.1.2)."""
-    condition = head.get(b"if-none-match")
+def etag_matches(etag: bytes, condition: bytes) -> bool:
+    """Compare the value of If-None-Match with an entity tag, weakly (RFC 9110, 13.1.2)."""
     if not condition:
         return False
-    strong = entry.etag.removeprefix(b"W/")
+    strong = etag.removeprefix(b"W/")
     tags = (tag.strip().removeprefix(b"W/") for tag in condition.split(b","))
     return any(tag in {strong, b"*"} for tag in tags)
 
 
-def _ranged(entry: ContentEntry, head: RequestHead) -> Ready | Work:
-    match = _RANGE.fullmatch(head.get(b"range"))
-    condition = head.get(b"if-range")
-    if match is None or (condition and condition != entry.etag):
-        return entry.whole()
+def byte_range(value: bytes, size: int) -> tuple[int, int] | None:
+    """Read the value of Range: the first and last byte asked for of `size`.
+
+    None is for the whole: no range, several, or a malformed one. A first behind the last says that
+    the range lies outside (RFC 9110, 14.1).
+    """
+    match = _RANGE.fullmatch(value)
+    if match is None:
+        return None
     first, last = match.groups()
-    if not first and not last:
-        return entry.whole()
     if first:
-        start = int(first)
-        end = min(int(last), entry.size - 1) if last else entry.size - 1
-        if last and int(last) < start:
-            return entry.whole()  # not a valid range: ignored (RFC 9110, 14.1.1)
-    else:
-        start, end = max(0, entry.size - int(last)), entry.size - 1
-        if not int(last):
-            return entry.unsatisfiable()
-    if start > end:
-        return entry.unsatisfiable()
-    return entry.part(start, end)
+        if last and int(last) < int(first):
+            return None  # not a valid range: ignored (RFC 9110, 14.1.1)
+        return int(first), min(int(last), size - 1) if last else size - 1
+    if not last:
+        return None
+    return (max(0, size - int(last)), size - 1) if int(last) else (size, size - 1)
+
+
+def _matches(entry: ContentEntry, head: RequestHead) -> bool:
+    return etag_matches(entry.etag, head.get(b"if-none-match"))
+
+
+def _ranged(entry: ContentEntry, head: RequestHead) -> Ready | Work:
+    condition = head.get(b"if-range")
+    place = byte_range(head.get(b"range"), entry.size)
+    if place is None or (condition and condition != entry.etag):
+        return entry.whole()
+    return entry.part(*place) if place[0] <= place[1] else entry.unsatisfiable()

@@ -1,0 +1,114 @@
+"""Blocking reads off the event loop: a bounded pool of threads, a bounded number of streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from lichen.wire.errors import BusyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+THREADS = 16
+STREAMS_MAX = 256
+PIECE_BYTES = 256 * 1024
+
+T = TypeVar("T")
+
+
+class Source:
+    """Something to read, at which threads take turns; `cleanup` is what has to be closed after."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self.pieces: Iterator[bytes | memoryview] = iter(())
+        self.on_end: Callable[[], None] | None = None
+        self.length: int | None = None
+        self._taken = 0
+        self.cleanup = contextlib.ExitStack()
+
+    def take(self) -> bytes:
+        """Return the next bytes, about PIECE_BYTES of them; nothing at the end.
+
+        `on_end` is called when all was read, not when reading broke off: before the last bytes of
+        `length` are handed out, because a client that has them all may leave at once.
+        """
+        with self._lock:
+            parts: list[bytes | memoryview] = []
+            size = 0
+            while size < PIECE_BYTES and not self._closed:
+                part = next(self.pieces, None)
+                if part is None:
+                    break
+                parts.append(part)
+                size += len(part)
+            self._taken += size
+            on_end = self.on_end
+            if on_end is not None and not self._closed and (not size or self._taken == self.length):
+                self.on_end = None
+                on_end()
+            return b"".join(parts)
+
+    def open(self, begin: Callable[[Source], T]) -> tuple[T, bytes]:
+        """Let `begin` prepare this; return what it returns, and the first bytes."""
+        with self._lock:
+            begun = begin(self)
+        return begun, self.take()
+
+    def close(self) -> None:
+        """Let go, once a read under way has ended."""
+        self._closed = True
+        with self._lock:
+            self.cleanup.close()
+
+
+class Pump:
+    """The threads that read content for answers."""
+
+    def __init__(self, *, threads: int = THREADS, streams_max: int = STREAMS_MAX) -> None:
+        self._threads = ThreadPoolExecutor(threads, "content-read")
+        self._streams_max = streams_max
+        self.streams = 0
+
+    def close(self) -> None:
+        """End the threads; what they do now is finished first."""
+        self._threads.shutdown()
+
+    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do blocking work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """Count an answer under way; raise BusyError when there are too many."""
+        if self.streams >= self._streams_max:
+            raise BusyError(
+                f"{self._streams_max} reads of content are under way here",
+                hint="try again shortly",
+            )
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
+
+    @contextlib.contextmanager
+    def source(self) -> Iterator[Source]:
+        """Lend a source; it is closed at the end, in a thread that nobody waits for."""
+        source = Source()
+        try:
+            yield source
+        finally:
+            self._threads.submit(source.close)
+
+    async def stream(self, source: Source, first: bytes) -> AsyncIterator[bytes]:
+        """Yield the first piece, which is read already, then the others."""
+        piece = first
+        while piece:
+            yield piece
+            piece = await self.run(source.take)

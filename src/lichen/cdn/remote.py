@@ -1,0 +1,89 @@
+"""The store, and behind it the network: blocks that are not here are asked for as they are needed.
+
+Whatever reads blocks (paths, listings, files, CARs) reads these without knowing. What came is kept
+together; `keep` stores it as one addition, so that a file that was read whole is laid out flat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from lichen.content import CID, DiskFullError, Ingest
+from lichen.errors import LimitError, NotFoundError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lichen.content import BlockStore
+
+BYTES_MAX = 8 * 2**30
+BLOCKS_MAX = 200_000
+
+log = structlog.get_logger()
+
+
+class RemoteBlocks:
+    """Blocks for one request, used by one thread at a time. `fetch` blocks and verifies."""
+
+    def __init__(self, store: BlockStore, fetch: Callable[[CID], bytes]) -> None:
+        self._store = store
+        self._fetch = fetch
+        self._stack = contextlib.ExitStack()
+        self._ingest: Ingest | None = None
+        self._stores = True
+        self._bytes = 0
+        self._blocks = 0
+
+    def get_block(self, cid: CID) -> bytes | None:
+        """Return a block from here or from the network; None when nobody has it."""
+        here = self._store if self._ingest is None else self._ingest
+        block = here.get_block(cid)
+        if block is not None:
+            return block
+        try:
+            block = self._fetch(cid)
+        except NotFoundError:
+            return None
+        self._bytes += len(block)
+        self._blocks += 1
+        if self._bytes > BYTES_MAX or self._blocks > BLOCKS_MAX:
+            raise LimitError(
+                f"over {BYTES_MAX} bytes or {BLOCKS_MAX} blocks had to be fetched",
+                hint="fetch the content in parts",
+            )
+        self._stage(cid, block)
+        return block
+
+    def _stage(self, cid: CID, block: bytes) -> None:
+        if not self._stores:
+            return
+        if self._ingest is None:
+            self._ingest = self._stack.enter_context(self._store.ingest())
+        try:
+            self._ingest.put_verified(cid, block)
+        except DiskFullError as error:
+            self._give_up(error.what)
+
+    def keep(self) -> None:
+        """Store what was fetched; a disk that is full, or a DAG that cannot be, is only logged."""
+        if self._ingest is None:
+            return
+        try:
+            self._ingest.commit()
+        except (DiskFullError, UserError) as error:
+            self._give_up(error.what)
+        else:
+            self.close()
+
+    def _give_up(self, why: str) -> None:
+        log.warning("fetched content is passed on, not kept", why=why)
+        self.close()
+        self._stores = False
+
+    def close(self) -> None:
+        """Let go of what was not kept."""
+        self._ingest = None
+        self._stack.close()
