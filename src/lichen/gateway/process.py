@@ -39,7 +39,7 @@ from lichen.ledger.tables import APPS, GRANTS
 from lichen.ledger.types import network_id
 from lichen.market.receipt import RECEIPT_BYTES_MAX
 from lichen.node.api import as_text
-from lichen.node.process import run_until_stopped, unlock
+from lichen.node.process import run_until_stopped, settle_memory, unlock
 from lichen.wire import ListenerConfig, listening
 from lichen.wire.client import request
 
@@ -216,6 +216,7 @@ class GatewayProcess:
             )
             stack.callback(self.events.close)  # endless answers end before the listener waits
             await self._warm_all()
+            settle_memory()
             log.info("serving", listen=self.config.listen, hosts=self.config.hosts)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(self.config.pay_ms / 1000, self.links.settle_all))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 SWEEP_S = 5.0
 RETRY_S = 1.0
 CATCH_UP_S_MAX = 30.0
+GC_ALLOCATIONS = 20_000  # more containers than freed before the collector looks at the young ones
+GC_GENERATIONS = 20
 # Above a gateway's bounds by what it adds: else a visitor could have every node refuse, and rest.
 LIMITS = Limits(head_bytes_max=48 * 1024, headers_max=192)
 
@@ -204,6 +207,7 @@ class NodeProcess:
             app = self.delivery.before(create_api(self))
             await stack.enter_async_context(listening(listener, self.route, app))
             await retry("registering on the ledger", self.register)
+            settle_memory()
             self._ready = True
             log.info("serving", endpoint=self.config.endpoint, tier=self.pool.tier)
             async with asyncio.TaskGroup() as tasks:
@@ -254,6 +258,17 @@ def unlock(home: str, keys: str, name: str, password_file: str | None) -> Privat
     """Open a key of the vault that a configuration names; paths are relative to `home`."""
     file = Path(home, password_file) if password_file else None
     return Vault(Path(home, keys)).unlock(name, find_password(file=file))
+
+
+def settle_memory() -> None:
+    """Take what a process keeps for good out of the garbage collector's way, once it is started.
+
+    Most of what requests make is freed by its reference count. With Python's defaults the collector
+    ran so often, over all of a replica's state, that it took a sixth of a request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, GC_GENERATIONS, GC_GENERATIONS)
 
 
 def run_until_stopped(start: Callable[[], Awaitable[None]]) -> None:
