@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lichen.errors import NotFoundError, PeerError
+from lichen.gateway.call import Call
 from lichen.gateway.config import GatewayConfig
 from lichen.gateway.links import Link, Links, NodePeer
+from lichen.gateway.placer import Placer
+from lichen.gateway.routes import AppRoutes
 from lichen.gateway.runs import Attempt, RunRecord
+from lichen.ledger.transactions import UpdateNode
 from lichen.market.account import Line, PayerBook
-from lichen.units import FLK
-from tests.unit.gateway_api_world import GATEWAY, NODE, OWNER, World
+from lichen.units import FLK, Amount
+from lichen.wire import ListenerConfig, listening
+from tests.integration.wire_world import client
+from tests.unit.gateway_api_world import CAPACITY, GATEWAY, NODE, OWNER, PRICES, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -168,3 +174,103 @@ async def test_a_session_that_is_no_token_opens_nothing(
     with pytest.raises(PeerError, match="session"):
         await links._open_session(link, channel)
     assert link.session == b""
+
+
+@contextlib.asynccontextmanager
+async def answering(data: bytes) -> AsyncIterator[int]:
+    """A node that answers every run with these bytes; yields its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                node_heard.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+node_heard: list[bytes] = []
+
+
+async def through_gateway(
+    world: World, links: Links, data: bytes, host: bytes | None = None
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Return what a visitor gets of a run that a node answers with `data`."""
+    node_heard.clear()
+    async with answering(data) as port:
+        offer = (f"http://127.0.0.1:{port}", CAPACITY, PRICES, ("process",), Amount(0))
+        world.do(NODE, UpdateNode(*offer))
+        release = world.ledger.active_release("shop")
+        assert release is not None
+        function = AppRoutes(OWNER.address, release).functions[0]
+        placer = Placer(world.ledger, links, world.runs, replicas=1)
+        (link,) = placer._rank(function).links.values()
+        (channel,) = world.ledger.channels_of(signer=GATEWAY.address)
+        link.channel, link.session, link.book = channel.id, b"s" * 32, PayerBook(FLK)
+        target = None if host is None else b"/api/x"
+        config = ListenerConfig(addresses=("127.0.0.1:0",))
+        async with (
+            listening(config, lambda _head: Call(placer, function, target, host)) as listener,
+            client(listener.port) as visitor,
+        ):
+            return await visitor.ask(
+                b"GET /api/x HTTP/1.1\r\nhost: a\r\ncookie: other=app\r\n"
+                b"Lichen-Run: 0\r\nlichen-SESSION: stolen\r\nlichen-ceiling: 1\r\n\r\n"
+            )
+
+
+async def test_a_visitor_cannot_write_the_fields_between_gateway_and_node(
+    world: World, links: Links
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nlichen-node: x\r\n\r\n"
+    await through_gateway(world, links, answer)
+    head = node_heard[0].lower()
+    for name in (b"lichen-run:", b"lichen-session:", b"lichen-ceiling:", b"lichen-function:"):
+        assert head.count(b"\r\n" + name) == 1
+    assert b"stolen" not in head
+    assert b"lichen-ceiling: 1\r\n" not in head
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        b"lichen-run: 11111111-111111111111\r\nlichen-node: 0x%b\r\n" % (b"22" * 20),
+        b"Lichen-Node: 0x%b\r\n" % (b"22" * 20),
+        b"lichen-node: x\r\nlichen-node: y\r\nlichen-session: z\r\n",
+    ],
+)
+async def test_a_node_cannot_put_its_answer_down_to_another_run_or_node(
+    world: World, links: Links, lie: bytes
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n%b\r\nhi" % lie
+    status, fields, body = await through_gateway(world, links, answer)
+    assert (status, body) == (200, b"hi")
+    assert fields[b"lichen-node"] == str(NODE.address).encode()
+    assert world.runs.get(fields[b"lichen-run"].decode()).status == 200
+    assert b"lichen-session" not in fields
+
+
+async def test_an_app_below_a_path_gets_an_origin_of_nobody_and_leaves_nothing_there(
+    world: World, links: Links
+) -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nlichen-node: x\r\nSet-Cookie: a=b; Path=/\r\n"
+        b"service-worker-allowed: /\r\nx-kept: 1\r\n\r\n"
+    )
+    _, fields, _ = await through_gateway(world, links, answer, host=b"shop.app.localhost")
+    assert fields[b"content-security-policy"].startswith(b"sandbox ")
+    assert b"allow-same-origin" not in fields[b"content-security-policy"]
+    assert fields.keys().isdisjoint({b"set-cookie", b"service-worker-allowed"})
+    assert fields[b"x-kept"] == b"1"
+    assert b"cookie" not in node_heard[0].lower()
+
+
+async def test_an_app_at_its_own_host_keeps_its_cookies(world: World, links: Links) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nlichen-node: x\r\nset-cookie: a=b\r\n\r\n"
+    _, fields, _ = await through_gateway(world, links, answer)
+    assert fields[b"set-cookie"] == b"a=b"
+    assert b"content-security-policy" not in fields
+    assert b"cookie: other=app" in node_heard[0]

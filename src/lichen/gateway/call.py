@@ -24,7 +24,20 @@ if TYPE_CHECKING:
     from lichen.wire import RequestHead
 
 _WRITE: Final = HeadRewrite(set_names=CALL_FIELDS, remove=(NODE, TENANT_ERROR))
-_WRITE_HOST: Final = HeadRewrite(set_names=(b"host", *CALL_FIELDS), remove=(NODE, TENANT_ERROR))
+_WRITE_HOST: Final = HeadRewrite(
+    set_names=(b"host", *CALL_FIELDS), remove=(NODE, TENANT_ERROR, b"cookie")
+)
+OUR_FIELDS: Final = 2  # lichen-run and lichen-node
+# Below `/app/{app}/` all apps and the gateway's own pages share one origin. So documents there get
+# an origin of nobody, and no app can leave in the browser what others would see or be ruled by.
+SANDBOX: Final = (
+    b"content-security-policy: sandbox allow-scripts allow-forms allow-modals allow-popups "
+    b"allow-popups-to-escape-sandbox allow-downloads allow-top-navigation-by-user-activation\r\n"
+)
+ORIGIN_FIELDS: Final = (
+    b"set-cookie", b"service-worker-allowed", b"clear-site-data", b"alt-svc",
+    b"strict-transport-security", b"nel", b"report-to", b"reporting-endpoints",
+)  # fmt: skip
 _TARGET_CHARS_MAX = 512
 ATTEMPTS_MAX = 8  # one node that restarts may take three: a stale connection, its port, its session
 # What a node answers to a request that is the visitor's fault: another node would say the same.
@@ -137,12 +150,26 @@ class Call(Forward):
     def on_response_head(self, head: ResponseHead) -> bytes | Retry:
         """Pass a function's answer on; mend what a node refuses, or go elsewhere."""
         if NODE in head:
-            return b""
+            return self._passed_on(head)
         link = self._link
         if link is None or not self.replayable or head.status in VISITORS_FAULT:
             return b"lichen-run: %b\r\n" % self._run.encode()
         self._leave(f"refused-{head.status}")
         return Retry(self._mended(link, head.status))
+
+    def _passed_on(self, head: ResponseHead) -> bytes:
+        """Say by whom and as which run, whatever the node says; keep `/app/...` from its origin."""
+        added = b""
+        run = b"\r\nlichen-run: %b\r\n" % self._run.encode()
+        block, link = head.block, self._link
+        told = link is None or (run in block and link.peer.field in block)
+        if not told or block.lower().count(b"\r\nlichen-") != OUR_FIELDS:
+            head.remove(*CALL_FIELDS, NODE, TENANT_ERROR)
+            added = run[2:] + (b"" if link is None else link.peer.field)
+        if self._host is not None:
+            head.remove(*ORIGIN_FIELDS)
+            added += SANDBOX
+        return added
 
     async def _mended(self, link: Link, status: int) -> Pool | Ready:
         """Do what the node asks for and go on with it, or else with another one."""

@@ -20,6 +20,7 @@ import structlog
 from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, NotAllowedError, PaymentRequiredError, PeerError
 from lichen.gateway.dialling import public_dial
+from lichen.identity import Address
 from lichen.identity.http_signature import RequestHead, sign_request
 from lichen.ledger.transactions import OpenChannel, TopUpChannel
 from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lichen.gateway.placement import Health
     from lichen.gateway.routes import FunctionRoute
     from lichen.gateway.runs import RunLog
-    from lichen.identity import Address, PrivateKey
+    from lichen.identity import PrivateKey
     from lichen.ledger.follower import Follower
     from lichen.ledger.submitter import Submitter
     from lichen.ledger.types import Channel, Node
@@ -61,11 +62,12 @@ log = structlog.get_logger()
 class NodePeer:
     """One node as this gateway reaches it: a connection pool for its endpoint."""
 
-    __slots__ = ("address", "endpoint", "host", "name", "pool", "probing", "silent_at")
+    __slots__ = ("address", "endpoint", "field", "host", "name", "pool", "probing", "silent_at")
 
     def __init__(self, address: bytes, endpoint: str, *, private: bool) -> None:
         self.address = address
         self.name = "0x" + address.hex()
+        self.field = b"lichen-node: %b\r\n" % str(Address(address)).encode()
         self.endpoint = endpoint
         parts = urlsplit(endpoint)
         port = parts.port or 80

@@ -10,6 +10,7 @@ import msgspec
 
 _APP = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 APP_PREFIX = b"/app/"
+HOST_BYTES_MAX = 260  # a DNS name with a port; longer ones are no key for a cache
 
 
 class Name(msgspec.Struct, frozen=True):
@@ -27,7 +28,11 @@ class Hosts:
 
     def __init__(self, hosts: tuple[str, ...]) -> None:
         self._hosts = tuple("." + host.lower() for host in hosts)
-        self.read = functools.lru_cache(maxsize=16_384)(self._read)
+        self._kept = functools.lru_cache(maxsize=16_384)(self._read)
+
+    def read(self, host: bytes) -> Name:
+        """Return what a Host field stands for."""
+        return self._kept(host) if len(host) <= HOST_BYTES_MAX else GATEWAY
 
     def _read(self, host: bytes) -> Name:
         name = host.decode("latin-1").lower()

@@ -18,7 +18,7 @@ from lichen.cdn.delivery import Delivery
 from lichen.cdn.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
-from lichen.errors import LichenError, NotFoundError, PeerError
+from lichen.errors import LichenError, NotFoundError, PeerError, VerificationError
 from lichen.gateway import welcome
 from lichen.gateway.api.app import create_api
 from lichen.gateway.api.events import EventHub, block_events, publish_runs
@@ -39,7 +39,9 @@ from lichen.ledger.tables import APPS, GRANTS
 from lichen.ledger.types import network_id
 from lichen.market.receipt import RECEIPT_BYTES_MAX
 from lichen.node.api import as_text
+from lichen.node.config import require_network
 from lichen.node.process import run_until_stopped, settle_memory, unlock
+from lichen.verify.receipt import verify_receipt
 from lichen.wire import ListenerConfig, listening
 from lichen.wire.client import request
 
@@ -140,6 +142,7 @@ class GatewayProcess:
             raise PeerError(f"node {record.node} answered {response.status}", hint="try again")
         if self.runs.pending:  # whoever got a receipt once gets it again, also after a crash
             await self.runs.flush()
+        _require_receipt(response.body, run, record.node)
         return response.body
 
     def logs(self, app: App, *, follow: bool) -> AsyncIterator[bytes]:
@@ -181,9 +184,10 @@ class GatewayProcess:
         )
 
     async def _welcome(self, asked: Request) -> Response:
-        local = (asked.url.hostname or "") in ("localhost", "127.0.0.1", "::1")
-        port = f":{asked.url.port or 80}" if local else ""
-        return HTMLResponse(welcome.page(self.replica, port))
+        host, _, port = asked.headers.get("host", "").rpartition(":")
+        local = host in LOOPBACK and port.isdecimal()
+        page = welcome.page(self.replica, f":{port}" if local else "")
+        return HTMLResponse(page, headers=welcome.HEADERS)
 
     async def _health(self, _: Request) -> Response:
         ready = self.replica.connected and self.replica.error is None
@@ -246,6 +250,16 @@ class GatewayProcess:
                 log.warning("will be tried again", work=work.__name__, error=error.what)
 
 
+def _require_receipt(data: bytes, run: str, node: str) -> None:
+    """Raise PeerError unless these bytes are the node's own receipt of this run."""
+    try:
+        receipt = verify_receipt(data).receipt
+    except VerificationError as error:
+        raise PeerError(f"node {node} sent a receipt that does not hold: {error.what}") from error
+    if receipt.run != run or receipt.node != Address.parse(node):
+        raise PeerError(f"node {node} sent the receipt of another run", hint="ask another gateway")
+
+
 def _names(config: GatewayConfig) -> frozenset[str]:
     """Return the names that clients reach this gateway by, for what they sign."""
     listen = config.listen.rpartition(":")[0]
@@ -260,6 +274,7 @@ def serve(home: str) -> None:
     async def start() -> None:
         async with LedgerClient(config.ledger) as client:
             genesis = await client.genesis()
+        require_network(config.network, genesis)
         await GatewayProcess(home, config, key, genesis).run()
 
     run_until_stopped(start)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 REQUEST_BYTES_MAX = 8 << 20
+BODIES_BYTES_MAX = 128 << 20  # of all requests whose body is being read or worked on
 CONNECTIONS_MAX = 1024
 FOLLOWERS_MAX = 512
 KEY_BYTES_MAX = 256
@@ -65,6 +66,7 @@ class Api:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._followers = 0
+        self._bodies = Budget(BODIES_BYTES_MAX)
         self._counts = {"accepted": 0, "refused": 0}
         self._registry = prometheus_client.CollectorRegistry()
         self._registry.register(self)
@@ -107,8 +109,9 @@ class Api:
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     async def _submit(self, request: Request) -> Response:
-        raws = _read_transactions(await _read_body(request))
-        results = await self._engine.submit(raws)
+        with self._bodies.share() as share:
+            raws = _read_transactions(await _read_body(request, share))
+            results = await self._engine.submit(raws)
         refused = sum(result.error is not None for result in results)
         self._counts["refused"] += refused
         self._counts["accepted"] += len(results) - refused
@@ -177,6 +180,43 @@ class Api:
         yield count
 
 
+class Budget:
+    """Memory that many requests share; none of them can have all of it for long."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._left = bytes_max
+
+    @contextlib.contextmanager
+    def share(self) -> Generator[Share, None, None]:
+        """Hold a part while the block runs; it grows as the request takes."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self._left += share.bytes
+
+    def take(self, size: int) -> None:
+        """Count bytes out; raise PeerUnavailableError when they are not there."""
+        if size > self._left:
+            raise PeerUnavailableError(
+                "the ledger is reading as much as it can", hint="try again in a second"
+            )
+        self._left -= size
+
+
+class Share:
+    """What one request holds of a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.bytes = 0
+
+    def take(self, size: int) -> None:
+        """Hold more; raise PeerUnavailableError when there is no more."""
+        self._budget.take(size)
+        self.bytes += size
+
+
 class _Server(uvicorn.Server):
     """uvicorn, telling the engine of a stop first, so that block streams end.
 
@@ -238,11 +278,12 @@ async def _serve(home: Path, host: str, port: int) -> None:
             ) from error
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(request: Request, share: Share) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S_MAX):
             async for chunk in request.stream():
+                share.take(len(chunk))
                 body += chunk
                 if len(body) > REQUEST_BYTES_MAX:
                     raise LimitError(

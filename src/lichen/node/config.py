@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import tomllib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from lichen.encoding import convert
 from lichen.errors import UserError
 from lichen.identity import Address
-from lichen.ledger.types import Capacity, Prices
+from lichen.ledger.types import Capacity, Prices, network_id
 from lichen.units import FLK, Amount
+
+if TYPE_CHECKING:
+    from lichen.ledger.types import Genesis
 
 MICRO_FLK = FLK // 10**6
 
@@ -24,7 +28,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     `key` names a key in the vault folder `keys`, unlocked by `password_file`. `content_peers` are
     gateways and nodes that code is fetched from. `operators` are owners whose code may run without
     a sandbox where this machine has none. `credit` is how much work per channel may be unpaid.
-    `settle_s` is how often vouchers are redeemed and receipts anchored.
+    `settle_s` is how often vouchers are redeemed and receipts anchored; `request_bytes_max` bounds
+    what one run is sent.
     """
 
     network: str
@@ -57,6 +62,16 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 def load_node_config(home: str) -> NodeConfig:
     """Read `config.toml` in `home`; raise UserError that names the file and field."""
     return convert(read_toml(os.path.join(home, "config.toml")), NodeConfig)
+
+
+def require_network(network: str, genesis: Genesis) -> None:
+    """Raise UserError unless a ledger's genesis is of the network that the configuration names."""
+    found = network_id(genesis).hex()
+    if not hmac.compare_digest(found, network.lower()):
+        raise UserError(
+            f"the ledger is of network {found}, the configuration names {network[:80]}",
+            hint="correct `ledger` or `network` in config.toml; do not trust that ledger otherwise",
+        )
 
 
 def read_toml(path: str) -> object:

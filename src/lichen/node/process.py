@@ -34,7 +34,7 @@ from lichen.ledger.types import network_id
 from lichen.market.receipt_log import ReceiptLog
 from lichen.node.api import NodeStatus, as_text, create_api
 from lichen.node.callhead import read_call
-from lichen.node.config import NodeConfig, load_node_config
+from lichen.node.config import NodeConfig, load_node_config, require_network
 from lichen.node.hosting import Hosting
 from lichen.node.invocation import Invocations
 from lichen.node.logbook import Logbook
@@ -294,6 +294,7 @@ def serve(home: str) -> None:
     async def start() -> None:
         client = LedgerClient(config.ledger)
         genesis = await client.genesis()
+        require_network(config.network, genesis)
         await NodeProcess(home, config, key, genesis).run()
 
     run_until_stopped(start)
