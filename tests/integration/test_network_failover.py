@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Self
@@ -26,6 +28,8 @@ HUNG_S = 4.0
 # A visitor of a node that hangs waits for the gateway to notice (a bound, then one unanswered
 # probe) and for the other node; the rest is room for a busy machine.
 HUNG_ANSWER_S_MAX = 8.0
+# Noticing that the only node hangs, then the wait for it to come back, and room.
+NO_NODE_S_MAX = 15.0
 
 ECHO = """
 export default {
@@ -110,15 +114,20 @@ def json_of(network: LocalNetwork, name: str) -> dict[str, object]:
 
 
 def serving_node(network: LocalNetwork) -> tuple[str, str]:
-    """Return address and process name of the node that answers now."""
-    address = network.get("echo").headers["lichen-node"].lower()
-    return address, names_by_address(network)[address]
+    """Return address and process name of the node that comes first for the app."""
+    names = names_by_address(network)
+    first = min(names, key=lambda text: hashlib.sha256(bytes.fromhex(text[2:]) + b"echo").digest())
+    return first, names[first]
 
 
 def require_steady(network: LocalNetwork) -> None:
-    """Wait until all nodes serve and have had a session, so that each test begins alike."""
+    """Wait until all nodes serve and the first one answers, so that each test begins alike."""
     network.wait("all nodes serve", lambda: all(map(is_healthy(network), network.folder.nodes())))
-    network.wait("the app answers", lambda: network.get("echo").status == 200)
+    first, _ = serving_node(network)
+    network.wait(
+        "the first node answers",
+        lambda: network.get("echo").headers.get("lichen-node", "").lower() == first,
+    )
 
 
 def is_healthy(network: LocalNetwork) -> Callable[[str], bool]:
@@ -285,3 +294,57 @@ def unpaid(network: LocalNetwork) -> int:
             int(line.split()[1]) for line in lines if line.startswith("lichen_node_unpaid")
         )
     return total
+
+
+def test_the_ledger_can_be_killed_without_a_visitor_noticing(network):
+    require_steady(network)
+    with Load(network) as load:
+        time.sleep(UNTIL_KILLED_S / 2)
+        height = network.api("/status")["height"]
+        network.kill("ledger")
+        network.wait("blocks come again", lambda: network.api("/status")["height"] > height)
+    assert load.failures == []
+    assert len(load.answers) > 100
+
+
+def test_visitors_wait_for_nodes_that_are_all_about_to_be_back(network):
+    require_steady(network)
+    with Load(network) as load:
+        time.sleep(UNTIL_KILLED_S / 2)
+        killed = time.monotonic()
+        for name in network.folder.nodes():
+            network.kill(name)
+        network.wait("somebody is answered", lambda: bool(load.nodes_since(killed + 1)))
+    assert load.failures == []
+
+
+def test_a_gateway_that_is_back_answers_its_first_visitor(network):
+    require_steady(network)
+    old = network.kill("gateway")
+    network.wait("another one is started", lambda: network.pids()["gateway"] != old)
+    network.wait("it listens", lambda: listens(network))
+    assert network.get("echo", "/first").body == b"hello /first"
+
+
+def listens(network: LocalNetwork) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", network.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_network_without_nodes_says_so_within_a_bound(tmp_path):
+    with LocalNetwork(tmp_path, nodes=1) as network:
+        network.deploy("echo", ECHO)
+        network.wait("the app answers", lambda: network.get("echo").status == 200)
+        pid = network.kill("node-1", signal.SIGSTOP)
+        started = time.monotonic()
+        try:
+            got = network.request("echo", timeout_s=2 * NO_NODE_S_MAX)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert time.monotonic() - started < NO_NODE_S_MAX
+        assert got.status == 503
+        assert "not answering lately" in got.json()["detail"]
+        network.wait("it is back", lambda: network.get("echo").status == 200)

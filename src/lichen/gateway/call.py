@@ -39,7 +39,9 @@ ORIGIN_FIELDS: Final = (
     b"strict-transport-security", b"nel", b"report-to", b"reporting-endpoints",
 )  # fmt: skip
 _TARGET_CHARS_MAX = 512
-ATTEMPTS_MAX = 8  # one node that restarts may take three: a stale connection, its port, its session
+ATTEMPTS_MAX = 32  # while nodes restart; PATIENCE_S_MAX usually ends it before
+MENDS_MAX = 4  # sessions opened and bills paid for one call
+PATIENCE_S_MAX = 5.0  # from the first node that failed, while others may be back
 # What a node answers to a request that is the visitor's fault: another node would say the same.
 VISITORS_FAULT: Final = frozenset({413, 431})
 NEVER_RAN: Final = frozenset({"unreachable", "connect-timeout", "pool-full"})
@@ -61,6 +63,8 @@ class Call(Forward):
     _tried: tuple[bytes, ...] = ()
     _refusals = ""
     _error = ""
+    _until = 0.0
+    _mends = 0
 
     def __init__(
         self, placer: Placer, function: FunctionRoute, target: bytes | None, host: bytes | None
@@ -84,7 +88,9 @@ class Call(Forward):
 
     async def _placed_later(self) -> Pool | Ready:
         """Wait for a link to open; answer with the counted reasons when there is none."""
-        link = await self._placer.place_when_open(self._function, self._tried)
+        if not self._until:
+            self._until = time.monotonic() + PATIENCE_S_MAX
+        link = await self._placer.place_when_open(self._function, self._tried, self._until)
         if link is None:
             self._refusals = self._placer.explain(self._function)
             return self._problem(
@@ -127,7 +133,8 @@ class Call(Forward):
         if link is None:
             return
         link.left()
-        if outcome in NEVER_RAN or outcome.startswith("refused"):
+        never_ran = outcome in NEVER_RAN and not self._sent_once
+        if never_ran or outcome.startswith("refused"):
             link.withdraw(self._run)
         after_us = (time.monotonic_ns() - self._started_ns) // 1000
         attempt = Attempt(link.peer.name, outcome, after_us)
@@ -147,15 +154,25 @@ class Call(Forward):
             )
         )
 
-    def on_response_head(self, head: ResponseHead) -> bytes | Retry:
-        """Pass a function's answer on; mend what a node refuses, or go elsewhere."""
+    def on_response_head(self, head: ResponseHead) -> bytes | Ready | Retry:
+        """Pass a function's answer on; mend what a node refuses, or go elsewhere.
+
+        What a node says to its payer is not for the visitor, who learns that it may try again.
+        """
         if NODE in head:
             return self._passed_on(head)
         link = self._link
-        if link is None or not self.replayable or head.status in VISITORS_FAULT:
+        if link is None or head.status in VISITORS_FAULT:
             return b"lichen-run: %b\r\n" % self._run.encode()
         self._leave(f"refused-{head.status}")
-        return Retry(self._mended(link, head.status))
+        if self.replayable and self.attempts < self.attempts_max:
+            return Retry(self._mended(link, head.status))
+        return self._problem(
+            NoNodeError(
+                f"the node refused the run ({head.status}), and it could not be moved",
+                hint="nothing was run; send the request again",
+            )
+        )
 
     def _passed_on(self, head: ResponseHead) -> bytes:
         """Say by whom and as which run, whatever the node says; keep `/app/...` from its origin."""
@@ -173,7 +190,8 @@ class Call(Forward):
 
     async def _mended(self, link: Link, status: int) -> Pool | Ready:
         """Do what the node asks for and go on with it, or else with another one."""
-        if await self._placer.mend(link, status):
+        self._mends += 1
+        if self._mends <= MENDS_MAX and await self._placer.mend(link, status):
             return self._use(link)
         return await self._placed_later()
 

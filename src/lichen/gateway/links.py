@@ -230,6 +230,12 @@ class Links:
             await asyncio.shield(link.opening)
         return bool(link.session)
 
+    def retry_now(self, peer: NodePeer) -> None:
+        """Let links to a node that answers again be opened without a further pause."""
+        for link in self._links.values():
+            if link.peer is peer:
+                link.retry_at = 0.0
+
     def lost_session(self, link: Link, session: bytes) -> None:
         """Note that the node does not know `session` any more (it restarted)."""
         if link.session == session:

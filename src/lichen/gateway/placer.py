@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RANKING_S_MAX = 1.0
 RANKINGS_MAX = 20_000
 BEHIND_S = 0.05
-PLACE_S_MAX = 5.0
 PLACE_POLL_S = 0.1
 STALLED_S = 1.0
 
@@ -91,18 +90,20 @@ class Placer:
         key = choose(open_nodes, self.health)
         return None if key is None else self._taken(ranked.links[key])
 
-    async def place_when_open(self, function: FunctionRoute, tried: Sequence[bytes]) -> Link | None:
+    async def place_when_open(
+        self, function: FunctionRoute, tried: Sequence[bytes], until: float
+    ) -> Link | None:
         """Return a link to a node not tried yet, opened first if need be.
 
-        When all are resting or cannot be reached it waits, for PLACE_S_MAX at most, until one is
-        back, tried before or not. Returns None when there is none, or waiting does not help.
+        When all are resting or cannot be reached it waits, `until` then (monotonic), for one that
+        is back, tried before or not. Returns None when there is none, or waiting does not help.
         """
-        deadline = time.monotonic() + PLACE_S_MAX
         while True:
             link = await self._next_open(function, tried)
-            late = time.monotonic() > deadline
+            late = time.monotonic() > until
             if link is not None or late or not self._may_heal(function):
                 return link
+            self._wake_resting(function)
             await asyncio.sleep(PLACE_POLL_S)
             tried = ()
 
@@ -111,6 +112,22 @@ class Placer:
         ranked = self._rank(function)
         resting = any(refusal.code == RESTING for refusal in ranked.ranking.refusals.values())
         return resting or any(link.healing for link in ranked.links.values())
+
+    def _wake_resting(self, function: FunctionRoute) -> None:
+        """Probe the nodes that rest, so that nobody has to wait for the end of a rest."""
+        for key, refusal in self._rank(function).ranking.refusals.items():
+            if refusal.code == RESTING and key not in self._asking:
+                self._asking[key] = asyncio.ensure_future(self._wake(key))
+
+    async def _wake(self, key: bytes) -> None:
+        try:
+            peer = self._links.peer(self._nodes[key])
+            if await peer.answers():
+                self.health[key].rest_until_ms = 0
+                self._links.retry_now(peer)
+                self._ranked.clear()
+        finally:
+            del self._asking[key]
 
     async def _next_open(self, function: FunctionRoute, tried: Sequence[bytes]) -> Link | None:
         ranked = self._rank(function)
