@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lichen.gateway.dialling import PrivateAddressError, is_public, public_dial
+from lichen.wire.dialling import PrivateAddressError, is_public, public_dial
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 import msgspec
 
+from lichen.cdn.transport import PublicTransport
 from lichen.content import BLOCK_BYTES_MAX, CID, RAW, read_file
 from lichen.content.dag import links_of
 from lichen.errors import LimitError, NotFoundError, PeerUnavailableError
@@ -49,17 +50,24 @@ class _Reply(msgspec.Struct, frozen=True):
 class Fetcher:
     """Gets blocks and files by CID: from the store, else from peers into the store."""
 
-    def __init__(self, store: BlockStore, peers: Callable[[], Sequence[str]]) -> None:
-        """`peers` returns the base URLs of those that may be asked now."""
+    def __init__(
+        self, store: BlockStore, peers: Callable[[], Sequence[str]], *, private_peers: bool = True
+    ) -> None:
+        """`peers` returns the base URLs of those that may be asked now.
+
+        Without `private_peers` only public addresses are connected to, whatever a URL says.
+        """
         self._store = store
         self._peers = peers
         self._under_way: dict[CID, asyncio.Future[None]] = {}
         self._blocks: dict[CID, asyncio.Task[bytes]] = {}
         self._resting: dict[str, float] = {}
+        limits = httpx.Limits(max_connections=CONNECTIONS_MAX)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(BLOCK_S_MAX, connect=CONNECT_S_MAX),
-            limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
+            limits=limits,
             trust_env=False,
+            transport=None if private_peers else PublicTransport(limits=limits),
         )
 
     async def close(self) -> None:
@@ -79,10 +87,12 @@ class Fetcher:
         Raises NotFoundError when no peer has it, LimitError when it is larger.
         """
         await self.fetch(cid, bytes_max)
-        content = b"".join(read_file(self._store, cid))
-        if len(content) > bytes_max:
-            raise LimitError(f"{cid} has {len(content)} bytes, over {bytes_max}")
-        return content
+        content = bytearray()
+        for part in read_file(self._store, cid):  # few blocks can stand for a file of any size
+            content += part
+            if len(content) > bytes_max:
+                raise LimitError(f"{cid} has more than {bytes_max} bytes")
+        return bytes(content)
 
     async def fetch(self, cid: CID, bytes_max: int) -> None:
         """Bring the whole DAG below `cid` into the store."""

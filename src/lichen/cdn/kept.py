@@ -53,7 +53,7 @@ class Keep(Generic[K]):
     def put(self, key: K, answer: Kept) -> None:
         """Keep an answer, within the bounds."""
         self._drop(key)
-        size = _size(answer)
+        size = _size(answer) + _key_bytes(key)
         self._kept[key] = (answer, size)
         self._bytes += size
         self._files += _is_file(answer)
@@ -75,6 +75,12 @@ def _size(answer: Kept) -> int:
     if isinstance(answer, ContentEntry):
         return 2 * len(answer.full.body) + _OVERHEAD_BYTES  # alone, and joined with its head
     return _OVERHEAD_BYTES + (2 * len(answer.body) if answer is not None else 0)
+
+
+def _key_bytes(key: Hashable) -> int:
+    """Return what a key itself takes: paths are as long as a visitor likes."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return sum(len(part) for part in parts if isinstance(part, bytes | str))
 
 
 def _is_file(answer: Kept) -> bool:

@@ -19,7 +19,6 @@ import structlog
 
 from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, NotAllowedError, PaymentRequiredError, PeerError
-from lichen.gateway.dialling import public_dial
 from lichen.identity import Address
 from lichen.identity.http_signature import RequestHead, sign_request
 from lichen.ledger.transactions import OpenChannel, TopUpChannel
@@ -30,6 +29,7 @@ from lichen.node.till import Statement
 from lichen.units import Amount
 from lichen.wire import Pool, PoolLimits
 from lichen.wire.client import request
+from lichen.wire.dialling import public_dial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -87,7 +87,7 @@ class GatewayProcess:
         )
         self.placer = Placer(view, self.links, self.runs, replicas=config.replicas)
         self.content = ContentRouter(self.store, can_fetch=True)
-        self.fetcher = Fetcher(self.store, self._endpoints)
+        self.fetcher = Fetcher(self.store, self._endpoints, private_peers=config.private_nodes)
         self.delivery = Delivery(self.store, self.fetcher)
         self.front = Front(config, self.apps, self.content, self.placer)
         self.listener: Listener | None = None

@@ -1,8 +1,8 @@
-"""Where a gateway may connect to when a stranger names the address.
+"""Where a process may connect to when a stranger names the address.
 
 A node's endpoint comes from the ledger, where anybody may write: one that leads to this machine,
-its network or a cloud's metadata service would make the gateway a way in. So what is checked is
-the resolved address, at each connection, and it is that address which is dialled.
+its network or a cloud's metadata service would make whoever dials it a way in. So what is checked
+is the resolved address, at each connection, and it is that address which is dialled.
 """
 
 from __future__ import annotations
@@ -45,24 +45,33 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
+async def resolve_public(host: str, port: int) -> list[str]:
+    """Return the public addresses of a host, at least one; raise OSError for all others."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [str(entry[4][0]) for entry in found if is_public(str(entry[4][0]))]
+    if not addresses:
+        raise PrivateAddressError(errno.EACCES, f"{host} is no public address")
+    return addresses[:ADDRESSES_MAX]
+
+
 def public_dial(host: str, port: int) -> Dial:
     """Return how to dial a host of the open internet; dialling raises OSError for all others."""
     told = False
 
     async def dial(factory: Callable[[], asyncio.Protocol]) -> object:
         nonlocal told
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found if is_public(str(entry[4][0]))]
-        if not addresses:
+        failure: OSError | None = None
+        try:
+            addresses = await resolve_public(host, port)
+        except PrivateAddressError:
             if not told:
                 log.warning("node at a private address", host=host, hint="see private_nodes")
             told = True
-            raise PrivateAddressError(errno.EACCES, f"{host} is no public address")
-        failure: OSError | None = None
-        for address in addresses[:ADDRESSES_MAX]:
+            raise
+        for address in addresses:
             try:
-                return await loop.create_connection(factory, address, port)
+                return await asyncio.get_running_loop().create_connection(factory, address, port)
             except OSError as error:
                 failure = error
         raise failure or OSError(errno.EHOSTUNREACH, host)
