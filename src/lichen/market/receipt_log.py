@@ -146,13 +146,13 @@ class ReceiptLog:
         self, txn: lmdb.Transaction, batch: Batch, runs: list[Pending],
         owed: dict[bytes, int], books: dict[bytes, PayeeBook],
     ) -> None:  # fmt: skip
-        bodies, ids = self._bodies, self._runs
-        for number, entry in enumerate(runs, batch.first):
-            key = number.to_bytes(_SEQUENCE_BYTES, "big")
-            txn.put(key, entry.body, db=bodies, append=True)
-            txn.put(entry.run.encode(), key, db=ids, overwrite=False)  # the first one stays
-        first = batch.first.to_bytes(_SEQUENCE_BYTES, "big")
-        txn.put(first, msgspec.msgpack.encode(batch), db=self._batches, append=True)
+        numbers = range(batch.first, batch.first + batch.count)
+        keys = [number.to_bytes(_SEQUENCE_BYTES, "big") for number in numbers]
+        bodies = [(key, entry.body) for key, entry in zip(keys, runs, strict=True)]
+        txn.cursor(self._bodies).putmulti(bodies, append=True)
+        ids = [(entry.run.encode(), key) for key, entry in zip(keys, runs, strict=True)]
+        txn.cursor(self._runs).putmulti(ids, overwrite=False)  # the first one stays
+        txn.put(keys[0], msgspec.msgpack.encode(batch), db=self._batches, append=True)
         for channel, amount in owed.items():
             record = self._channel(txn, channel)
             changed = msgspec.structs.replace(record, owed=str(int(record.owed) + amount))
