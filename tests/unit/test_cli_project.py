@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lichen.cli import main, options
-from lichen.cli.project import build, manifest, release, templates
+from lichen.cli.project import build, manifest, release, sitefiles, templates
 from lichen.cli.project.pack import Pack
 from lichen.content import reader
 from lichen.content.car import CarReader
@@ -237,3 +237,23 @@ def test_a_small_budget_is_never_widened_by_itself(grant, budget, limit):
     wanted = None if budget is None else Amount(budget * FLK)
     found = release.next_limit(grant, NOW_MS, wanted)
     assert found == (None if limit is None else limit * FLK)
+
+
+def test_wrong_lines_of_a_sites_files_are_named_before_anything_is_sent(tmp_path):
+    (tmp_path / "_redirects").write_text("/a /b 301\n/c\n")
+    (tmp_path / "_headers").write_text("/*\n  nonsense\n")
+    with pytest.raises(UserError) as caught:
+        sitefiles.check_site_files(tmp_path)
+    assert f"{tmp_path}/_redirects:2: " in caught.value.what
+    assert f"{tmp_path}/_headers:2: " in caught.value.what
+    assert caught.value.hint
+    (tmp_path / "_redirects").write_text("/x\n" * 50)
+    with pytest.raises(UserError, match="and 41 more"):
+        sitefiles.check_site_files(tmp_path)
+
+
+def test_good_site_files_and_none_pass(tmp_path):
+    sitefiles.check_site_files(tmp_path)
+    (tmp_path / "_redirects").write_text("/old/* /new/:splat 302\n")
+    (tmp_path / "_headers").write_text("/*\n  X-Frame-Options: DENY\n")
+    sitefiles.check_site_files(tmp_path)

@@ -28,6 +28,21 @@ LISTING_ENTRIES = 1000
 LISTING_FROM_MAX = 1_000_000
 _PARAMETERS_MAX = 16
 _TEXT_TYPES = ("text/", "application/javascript", "application/json", "image/svg+xml")
+# A path shares its origin with all other content and with the gateway's own pages. So documents
+# there get an origin of nobody, and no content rules over what others leave in the browser.
+SANDBOX = (
+    b"content-security-policy: sandbox allow-scripts allow-forms allow-modals allow-popups "
+    b"allow-popups-to-escape-sandbox allow-downloads allow-top-navigation-by-user-activation\r\n"
+)
+ORIGIN_FIELDS = frozenset(
+    {
+        "alt-svc", "clear-site-data", "content-security-policy", "nel", "report-to",
+        "reporting-endpoints", "service-worker-allowed", "set-cookie", "strict-transport-security",
+    }
+)  # fmt: skip
+_ACTIVE = (
+    b"text/html", b"image/svg+xml", b"application/xhtml+xml", b"text/xml", b"application/xml",
+)  # fmt: skip
 _LISTING_POLICY = b"default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -141,6 +156,18 @@ def file_headers(name: str, path: str, cache: bytes) -> bytes:
         cache,
         path_header(path),
     )
+
+
+def shared_headers(block: bytes) -> bytes:
+    """Return header lines as they may be sent from an origin that many share."""
+    kept, end = b"", b""
+    for line in block.splitlines(keepends=True):
+        name, _, value = line.partition(b": ")
+        if name.decode() not in ORIGIN_FIELDS:
+            kept += line
+        if name == b"content-type" and value.lower().startswith(_ACTIVE):
+            end = SANDBOX
+    return kept + end
 
 
 def block_headers(cid: CID) -> bytes:

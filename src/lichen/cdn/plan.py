@@ -110,7 +110,8 @@ def _plan_moved(place: Place, moved: Moved) -> Plan:
 def _plan_file(blocks: Blocks, place: Place, found: Found, conditions: Conditions) -> Plan:
     cid, size = found.entry.cid, found.entry.file_bytes
     rules = NO_RULES if place.kind == "content" else load_rules(blocks, place.root)
-    headers = headers_of(found, place.root, place.cache, rules)
+    shared = bool(place.prefix)
+    headers = headers_of(found, place.root, place.cache, rules, is_shared=shared)
     if found.status != 200:
         return Plan(found.status, headers, read_file(blocks, cid), size, whole=True)
     etag = etag_of(cid)

@@ -17,6 +17,7 @@ from lichen.cdn.formats import (
     block_headers,
     decode_path,
     file_headers,
+    shared_headers,
     split_content_path,
 )
 from lichen.cdn.kept import Keep
@@ -46,11 +47,17 @@ class Shelf:
         self._store = store
 
     def file(
-        self, found: Found, root: CID, cache: bytes = IMMUTABLE, rules: Rules = NO_RULES
+        self,
+        found: Found,
+        root: CID,
+        cache: bytes = IMMUTABLE,
+        rules: Rules = NO_RULES,
+        *,
+        is_shared: bool,
     ) -> ContentEntry:
         """Make the entry of a file; raise NotFlatError when it is not stored in one piece."""
         cid = found.entry.cid
-        headers = headers_of(found, root, cache, rules)
+        headers = headers_of(found, root, cache, rules, is_shared=is_shared)
         etag = etag_of(cid)
         small = self._store.small_file(cid)
         if small is not None:
@@ -61,7 +68,15 @@ class Shelf:
         file = FlatFile(flat.fd, release=functools.partial(_let_go, flat))
         return ContentEntry(etag, headers, file=file, offset=flat.offset, size=flat.size)
 
-    def page(self, found: Found, root: CID, cache: bytes, rules: Rules = NO_RULES) -> Ready:
+    def page(
+        self,
+        found: Found,
+        root: CID,
+        cache: bytes,
+        rules: Rules = NO_RULES,
+        *,
+        is_shared: bool,
+    ) -> Ready:
         """Make the answer of a file that is shown with another status than 200.
 
         Raises NotFlatError when it is over PAGE_BYTES_MAX, or not stored in one piece.
@@ -73,7 +88,8 @@ class Shelf:
             if flat is None or flat.size > PAGE_BYTES_MAX:
                 raise NotFlatError(f"{cid} is too large for a page of status {found.status}")
             body = flat.pread(flat.size)
-        lines = headers_of(found, root, cache, rules).split(b"\r\n")
+        block = headers_of(found, root, cache, rules, is_shared=is_shared)
+        lines = block.split(b"\r\n")
         parts = [line.partition(b": ") for line in lines if line]
         return Ready.of(found.status, [(name, value) for name, _, value in parts], body)
 
@@ -147,16 +163,21 @@ class ContentRouter:
             return TO_ASGI
         try:
             rules = load_rules(self._store, root) if is_host else NO_RULES
-            return self._shelf.file(found, root, rules=rules)
+            return self._shelf.file(found, root, rules=rules, is_shared=not is_host)
         except NotFlatError:
             return TO_ASGI
 
 
-def headers_of(found: Found, root: CID, cache: bytes, rules: Rules = NO_RULES) -> bytes:
-    """Return the header lines of a file found below a root."""
+def headers_of(
+    found: Found, root: CID, cache: bytes, rules: Rules = NO_RULES, *, is_shared: bool
+) -> bytes:
+    """Return the header lines of a file found below a root.
+
+    `is_shared` tells that it is sent from an origin that is not its own.
+    """
     path = found.path or f"/{root}"
-    lines = file_headers(path, f"/ipfs/{root}{found.path}", cache)
-    return rules.headers.apply(found.path, lines)
+    lines = rules.headers.apply(found.asked, file_headers(path, f"/ipfs/{root}{found.path}", cache))
+    return shared_headers(lines) if is_shared else lines
 
 
 def etag_of(cid: CID) -> bytes:

@@ -36,10 +36,11 @@ _HIDDEN = ("/" + HEADERS_FILE, "/" + REDIRECTS_FILE)
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A file, by which path it was found, and the status it is an answer of."""
+    """A file, the path it stands at, the path that was asked for, and the answer's status."""
 
     entry: Entry
     path: str
+    asked: str
     status: int = 200
 
 
@@ -77,7 +78,7 @@ def find(blocks: Blocks, root: CID, path: str) -> Found | Directory | Moved | No
         entry = resolve(blocks, root, path)
         if not entry.is_directory:
             as_folder = path.endswith("/") and path.strip("/")
-            return Found(entry, path) if entry.is_file and not as_folder else None
+            return Found(entry, path, path) if entry.is_file and not as_folder else None
         index = lookup(blocks, entry.cid, INDEX)
     except MissingBlockError:
         raise
@@ -92,7 +93,7 @@ def find(blocks: Blocks, root: CID, path: str) -> Found | Directory | Moved | No
     if not path.endswith("/"):
         return Moved(path + "/")
     page = stat(blocks, index.cid)
-    return Found(page, path + INDEX) if page.is_file else Directory(entry)
+    return Found(page, path + INDEX, path) if page.is_file else Directory(entry)
 
 
 def load_rules(blocks: Blocks, root: CID) -> Rules:
@@ -122,9 +123,10 @@ def find_page(blocks: Blocks, root: CID, path: str) -> Found | Moved | None:
     if path in _HIDDEN:
         return None
     found = _page(lambda: find(blocks, root, path))
-    if found is None and not path.endswith("/"):
-        found = _page(lambda: find(blocks, root, path + ".html"))
-    return found
+    if found is not None or path.endswith("/"):
+        return found
+    page = _page(lambda: find(blocks, root, path + ".html"))
+    return Found(page.entry, page.path, path) if isinstance(page, Found) else None
 
 
 def _page(look: Callable[[], Found | Directory | Moved | None]) -> Found | Moved | None:
@@ -146,6 +148,6 @@ def find_otherwise(blocks: Blocks, root: CID, path: str, rules: Rules) -> Found 
     if target is not None and isinstance(shown, Moved):  # a folder's index, without its slash
         shown = find_page(blocks, root, shown.to)
     if target is not None and isinstance(shown, Found):
-        return Found(shown.entry, shown.path, target.status)
+        return Found(shown.entry, shown.path, path, target.status)
     page = find_page(blocks, root, NOT_FOUND_PAGE)
-    return Found(page.entry, page.path, 404) if isinstance(page, Found) else None
+    return Found(page.entry, page.path, path, 404) if isinstance(page, Found) else None

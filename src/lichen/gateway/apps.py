@@ -40,7 +40,7 @@ class Apps:
         self._store = store
         self._shelf = Shelf(store)
         self._routes: dict[str, AppRoutes] = {}
-        self._sites: Keep[tuple[CID, bytes]] = Keep()
+        self._sites: Keep[tuple[CID, bytes, bool]] = Keep()
         self._otherwise: Keep[tuple[CID, bytes, str]] = Keep(bytes_max=OTHERWISE_BYTES_MAX)
         self._rules: collections.OrderedDict[CID, Rules] = collections.OrderedDict()
 
@@ -66,19 +66,20 @@ class Apps:
             if key.startswith(APPS.prefix):
                 self._routes.pop(key.removeprefix(APPS.prefix).decode(), None)
 
-    def site(self, root: CID, path: bytes) -> Kept:
+    def site(self, root: CID, path: bytes, prefix: str = "") -> Kept:
         """Return what a site has at a path: a file, a redirect to a directory, or None.
 
-        Raises NotFlatError or MissingBlockError for what the ASGI side has to answer.
+        `prefix` is the path that stands for the root, empty at a host of its own. Raises
+        NotFlatError or MissingBlockError for what the ASGI side has to answer.
         """
-        key = (root, path)
+        key = (root, path, bool(prefix))
         found = self._sites.get(key)
         if found is None and key not in self._sites:
-            found = self._look_up(root, path)
+            found = self._look_up(root, path, is_shared=bool(prefix))
             self._sites.put(key, found)
         return found
 
-    def _look_up(self, root: CID, path: bytes) -> Kept:
+    def _look_up(self, root: CID, path: bytes, *, is_shared: bool) -> Kept:
         text = _decoded(path)
         found = None if text is None else find_page(self._store, root, text)
         if isinstance(found, Moved):  # relative, so that it holds below /app/{app} too
@@ -86,12 +87,13 @@ class Apps:
             return _moved(301, location.encode())
         if found is None:
             return None
-        return self._shelf.file(found, root, SITE_CACHE, self._rules_of(root))
+        rules = self._rules_of(root)
+        return self._shelf.file(found, root, SITE_CACHE, rules, is_shared=is_shared)
 
-    def otherwise(self, root: CID, path: bytes, prefix: str) -> Kept:
+    def otherwise(self, root: CID, path: bytes, prefix: str = "") -> Kept:
         """Return what a site answers where it has no file: a redirect, a page, or None.
 
-        `prefix` is the path that stands for the root. Raises as `site`.
+        Arguments and errors are those of `site`.
         """
         key = (root, path, prefix)
         found = self._otherwise.get(key)
@@ -108,7 +110,7 @@ class Apps:
         if found is None:
             return None
         make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page
-        return make(found, root, SITE_CACHE, rules)
+        return make(found, root, SITE_CACHE, rules, is_shared=bool(prefix))
 
     def _rules_of(self, root: CID) -> Rules:
         rules = self._rules.get(root)

@@ -103,15 +103,15 @@ class Front:
         path = target.partition(b"?")[0] if host is not None else head.path
         function = routes.match(path)
         root = routes.release.site if head.method in READ_METHODS else None
+        prefix = "" if host is None else f"/app/{name}"
         if root is not None and not (function is not None and function.spec.run_first):
-            found = self._site(root, path, head, "")
+            found = self._site(root, path, head, prefix)
             if found is not None:
                 return found
         if function is not None:
             call = Call(self._placer, function, None if host is None else target, host)
             call.body_bytes_max = self._request_bytes_max
             return call
-        prefix = "" if host is None else f"/app/{name}"
         found = None if root is None else self._site(root, path, head, prefix, otherwise=True)
         if found is None:
             raise _no_route(name, path)
@@ -124,7 +124,7 @@ class Front:
             if otherwise:
                 found = self._apps.otherwise(root, path, prefix)
             else:
-                found = self._apps.site(root, path)
+                found = self._apps.site(root, path, prefix)
         except (NotFlatError, MissingBlockError):
             return TO_ASGI
         return content_answer(found, head) if isinstance(found, ContentEntry) else found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lichen.cli import console
+from lichen.cli.project.sitefiles import check_site_files
 from lichen.content.cid import CID
 from lichen.encoding import to_json
 from lichen.errors import NotFoundError, UserError
@@ -138,6 +139,7 @@ def _import_site(project: Project, pack: Pack) -> CID:
             f"the site folder {folder} is missing",
             hint="make it, or mend [site] dir in lichen.toml",
         )
+    check_site_files(folder)
     before = pack.files
     with console.step(f"import {folder.name}/") as step:
         root = pack.add(folder)

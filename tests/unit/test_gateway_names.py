@@ -1,0 +1,61 @@
+"""From a Host header and a path to what is meant."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lichen.gateway.names import GATEWAY, Hosts, Name, split_app_path
+
+HOSTS = Hosts(("localhost", "Example.org"))
+CID_TEXT = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (b"hello.app.localhost", Name("app", "hello")),
+        (b"hello.app.localhost:8080", Name("app", "hello")),
+        (b"HELLO.APP.Example.ORG:1", Name("app", "hello")),
+        (b"a-b.app.localhost", Name("app", "a-b")),
+        (b"-a.app.localhost", GATEWAY),
+        (b"a.b.app.localhost", GATEWAY),
+        (b".app.localhost", GATEWAY),
+        (b"app.localhost", GATEWAY),
+        (b"x" * 41 + b".app.localhost", GATEWAY),
+        (b"%b.ipfs.localhost:80" % CID_TEXT.encode(), Name("ipfs", CID_TEXT)),
+        (b"docs.ipns.example.org", Name("ipns", "docs")),
+        (b"localhost", GATEWAY),
+        (b"hello.app.elsewhere.net", GATEWAY),
+        (b"hello.app.localhost.evil.net", GATEWAY),
+        (b"evilexample.org", GATEWAY),
+        (b"[::1]:8080", GATEWAY),
+        (b"", GATEWAY),
+    ],
+)
+def test_a_host_stands_for_an_app_content_or_the_gateway(host, name):
+    assert HOSTS.read(host) == name
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        (b"/app/hello", ("hello", b"/")),
+        (b"/app/hello/", ("hello", b"/")),
+        (b"/app/hello/x/y?z=1", ("hello", b"/x/y?z=1")),
+        (b"/app/hello?z=/1", ("hello", b"/?z=/1")),
+        (b"/app/", None),
+        (b"/app//x", None),
+        (b"/app/He/x", None),
+        (b"/app/a%2fb/x", None),
+        (b"/apps/hello", None),
+    ],
+)
+def test_an_app_path_is_split_into_the_app_and_what_it_sees(target, found):
+    assert split_app_path(target) == found
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_no_host_or_target_breaks_the_readers(host, target):
+    assert HOSTS.read(host).kind in {"app", "ipfs", "ipns", "gateway"}
+    found = split_app_path(b"/app/" + target)
+    assert found is None or found[1].startswith(b"/")
