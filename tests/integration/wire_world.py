@@ -153,8 +153,8 @@ def ok(body: bytes = b"fine", *fields: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def wire(router, app=None, **limits) -> AsyncIterator[Listener]:
+async def wire(router, app=None, *, mux=False, **limits) -> AsyncIterator[Listener]:
     limits.setdefault("stop_s", 1.0)
-    config = ListenerConfig(addresses=("127.0.0.1:0",), limits=Limits(**limits))
+    config = ListenerConfig(addresses=("127.0.0.1:0",), limits=Limits(**limits), mux=mux)
     async with listening(config, router, app) as listener:
         yield listener

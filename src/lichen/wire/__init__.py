@@ -8,6 +8,7 @@ from lichen.wire.forward import Forward
 from lichen.wire.heads import HeadRewrite, RequestHead, ResponseHead, forward_head
 from lichen.wire.limits import Limits, PoolLimits
 from lichen.wire.listener import Listener, ListenerConfig, listening, serve
+from lichen.wire.muxlink import MuxDialler
 from lichen.wire.problem import problem_app, problem_of, problem_ready
 from lichen.wire.sendfile import SendFile
 from lichen.wire.upstream import Pool
@@ -24,6 +25,7 @@ __all__ = [
     "Limits",
     "Listener",
     "ListenerConfig",
+    "MuxDialler",
     "Outcome",
     "Pool",
     "PoolLimits",

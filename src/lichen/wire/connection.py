@@ -28,6 +28,7 @@ from lichen.wire.errors import (
 )
 from lichen.wire.framing import Framing, framing_for
 from lichen.wire.heads import RequestHead, parse_request, usual_request
+from lichen.wire.muxwork import MuxWork, asks_for_mux
 from lichen.wire.problem import problem_ready
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         elif isinstance(self.work, AsgiWork):
             super().shutdown()
+        elif isinstance(self.work, MuxWork):
+            self.work.stop()
 
     # What work calls.
 
@@ -275,6 +278,9 @@ class Connection(HttpToolsProtocol):
         except LichenError as error:
             counters.malformed += 1
             self.say_and_close(error)
+            return False
+        if self.listener.config.mux and asks_for_mux(head):
+            self._begin(head, MuxWork(), rest)
             return False
         return self._route(head, rest)
 

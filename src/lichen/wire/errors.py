@@ -65,6 +65,12 @@ class UpstreamTimeoutError(PeerError):
     status = 504
 
 
+class MuxError(PeerError):
+    """The other end of a multiplexed connection broke its rules; the connection is of no use."""
+
+    code = "mux-broken"
+
+
 class PortTakenError(MachineError):
     """Another process listens on the address already."""
 

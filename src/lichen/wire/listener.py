@@ -38,12 +38,13 @@ class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where to listen and within which bounds.
 
     `addresses` are `host:port` or `[v6]:port` (port 0 takes any free one) or `unix:/path`; a stale
-    unix socket is replaced.
+    unix socket is replaced. `mux` offers clients to carry many connections over one (docs/wire.md).
     """
 
     addresses: tuple[str, ...]
     limits: Limits = Limits()
     name: str = "http"
+    mux: bool = False
 
 
 class Listener:

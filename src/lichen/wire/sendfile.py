@@ -3,7 +3,8 @@
 uvloop has no `loop.sendfile`, so the connection's own socket is used: a duplicate of its
 descriptor is watched for writability while the transport stands still. Head and first bytes leave
 in one segment (MSG_MORE). Each turn of the event loop sends at most `TURN_BYTES_MAX`, so one large
-download does not starve the other connections.
+download does not starve the other connections. A stream of a multiplexed connection has no socket
+of its own: there the bytes are read and written in pieces of `COPY_BYTES_MAX`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lichen.wire.heads import RequestHead
 
 TURN_BYTES_MAX: Final = 2 * 1024 * 1024
+COPY_BYTES_MAX: Final = 64 * 1024
 
 
 class SendFile(Work):
@@ -48,6 +50,7 @@ class SendFile(Work):
         self._release = release
         self._watching = False
         self._draining = False
+        self._copying = False
         self._framing: Framing | None = None
 
     def start(self, connection: Connection, head: RequestHead) -> None:
@@ -62,7 +65,10 @@ class SendFile(Work):
         if not self._keep_alive:
             self.head_bytes = self.head_bytes[:-2] + b"connection: close\r\n\r\n"
         connection.counters.statuses[int(self.head_bytes[9:12]) // 100] += 1
-        if connection.transport.get_write_buffer_size():
+        if connection.transport.get_extra_info("socket") is None:
+            self._copying = True
+            self._copy()
+        elif connection.transport.get_write_buffer_size():
             self._drain_first()
         else:
             self._begin()
@@ -77,8 +83,10 @@ class SendFile(Work):
         self._close()
 
     def client_drained(self) -> None:
-        """Begin: the transport's own buffer is empty now, the socket is ours."""
-        if self._draining:
+        """Begin: the transport's own buffer is empty now, the socket is ours. Or copy on."""
+        if self._copying:
+            self._copy()
+        elif self._draining:
             self._draining = False
             self._connection.transport.set_write_buffer_limits()
             self._begin()
@@ -123,6 +131,26 @@ class SendFile(Work):
         if self.left or self.head_bytes:
             self._watch()
         else:
+            self._end()
+
+    def _copy(self) -> None:
+        """Send pieces until the client is full; its window bounds a turn."""
+        connection = self._connection
+        connection.seen = connection.listener.now
+        out, self.head_bytes = self.head_bytes, b""
+        while out or (self.left and not connection.flow.write_paused):
+            piece = b""
+            if self.left:
+                piece = os.pread(self.fd, min(self.left, COPY_BYTES_MAX), self.offset)
+                if not piece:
+                    self._fail()
+                    return
+                self.offset += len(piece)
+                self.left -= len(piece)
+            connection.write(out + piece if out else piece)
+            out = b""
+        if not self.left:
+            self._copying = False
             self._end()
 
     def _count(self, sent: int) -> None:

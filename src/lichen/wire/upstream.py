@@ -119,7 +119,7 @@ class Pool:
         self.total = 0
         self.closed = False
         self._open: set[Upstream] = set()
-        self._dial = dial or _dialler(address)
+        self._dial = dial or dialler(address)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -244,7 +244,8 @@ class Pool:
             self._arm()
 
 
-def _dialler(address: str) -> Dial:
+def dialler(address: str) -> Dial:
+    """Return how to connect to an address as `Pool` writes it; raise MachineError if it is none."""
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
 
