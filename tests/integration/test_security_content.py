@@ -10,6 +10,7 @@ import pytest
 
 from lichen.cdn.fetch import Fetcher
 from lichen.cdn.kept import Keep
+from lichen.cdn.remote import RemoteBlocks
 from lichen.content import CID, BlockStore
 from lichen.content.cid import DAG_PB, RAW
 from lichen.content.dag_pb import Link, encode
@@ -86,3 +87,17 @@ def test_what_visitors_ask_for_counts_against_the_memory_of_answers() -> None:
     assert len(kept) <= 3
     kept.put(("root", b"short"), Ready.of(200, [], b""))
     assert ("root", b"short") in kept
+
+
+def test_what_visitors_have_fetched_leaves_room_for_uploads(tmp_path: Path) -> None:
+    blocks = [bytes([number]) * 100_000 for number in range(100)]
+    by_cid = {CID.of(RAW, block): block for block in blocks}
+    with BlockStore.open(tmp_path / "small", capacity_bytes=1_000_000) as store:
+        for cid, block in by_cid.items():
+            remote = RemoteBlocks(store, by_cid.__getitem__)
+            assert remote.get_block(cid) == block
+            remote.keep()
+            remote.close()
+        assert 0 < store.usage_bytes <= 800_000
+        upload = bytes(100_000)[:-1] + b"!"
+        store.put_block(CID.of(RAW, upload), upload)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BYTES_MAX = 8 * 2**30
 BLOCKS_MAX = 200_000
+FILLED_PERCENT_MAX = 80  # of the store, with what visitors had fetched; the rest is for uploads
 
 log = structlog.get_logger()
 
@@ -62,6 +63,10 @@ class RemoteBlocks:
             return
         if self._ingest is None:
             self._ingest = self._stack.enter_context(self._store.ingest())
+        filled = self._store.usage_bytes + self._bytes
+        if filled * 100 > self._store.capacity_bytes * FILLED_PERCENT_MAX:
+            self._give_up(f"over {FILLED_PERCENT_MAX} % of the store are used")
+            return
         try:
             self._ingest.put_verified(cid, block)
         except DiskFullError as error:
