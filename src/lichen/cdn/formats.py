@@ -36,8 +36,8 @@ SANDBOX = (
 )
 ORIGIN_FIELDS = frozenset(
     {
-        "alt-svc", "clear-site-data", "content-security-policy", "nel", "report-to",
-        "reporting-endpoints", "service-worker-allowed", "set-cookie", "strict-transport-security",
+        "alt-svc", "clear-site-data", "nel", "report-to", "reporting-endpoints",
+        "service-worker-allowed", "set-cookie", "strict-transport-security",
     }
 )  # fmt: skip
 _ACTIVE = (

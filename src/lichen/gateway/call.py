@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from lichen.cdn.formats import ORIGIN_FIELDS, SANDBOX
 from lichen.errors import LichenError, PeerError, PeerUnavailableError
 from lichen.gateway.runs import Attempt, RunRecord
 from lichen.node.callhead import CALL_FIELDS, NODE, RUN, TENANT_ERROR
@@ -28,16 +29,7 @@ _WRITE_HOST: Final = HeadRewrite(
     set_names=(b"host", *CALL_FIELDS), remove=(NODE, TENANT_ERROR, b"cookie")
 )
 OUR_FIELDS: Final = 2  # lichen-run and lichen-node
-# Below `/app/{app}/` all apps and the gateway's own pages share one origin. So documents there get
-# an origin of nobody, and no app can leave in the browser what others would see or be ruled by.
-SANDBOX: Final = (
-    b"content-security-policy: sandbox allow-scripts allow-forms allow-modals allow-popups "
-    b"allow-popups-to-escape-sandbox allow-downloads allow-top-navigation-by-user-activation\r\n"
-)
-ORIGIN_FIELDS: Final = (
-    b"set-cookie", b"service-worker-allowed", b"clear-site-data", b"alt-svc",
-    b"strict-transport-security", b"nel", b"report-to", b"reporting-endpoints",
-)  # fmt: skip
+_ORIGIN_FIELDS: Final = tuple(name.encode() for name in sorted(ORIGIN_FIELDS))
 _TARGET_CHARS_MAX = 512
 ATTEMPTS_MAX = 32  # while nodes restart; PATIENCE_S_MAX usually ends it before
 MENDS_MAX = 4  # sessions opened and bills paid for one call
@@ -184,7 +176,7 @@ class Call(Forward):
             head.remove(*CALL_FIELDS, NODE, TENANT_ERROR)
             added = run[2:] + (b"" if link is None else link.peer.field)
         if self._host is not None:
-            head.remove(*ORIGIN_FIELDS)
+            head.remove(*_ORIGIN_FIELDS)
             added += SANDBOX
         return added
 
