@@ -65,15 +65,13 @@ def measure(network: LocalNetwork, folder: Path, *, rounds: int, seconds: int) -
         large = load("large", "plain.lua", LARGE_CONNECTIONS, cut_off=True)
         ranges = load("large", "ranges.lua", RANGE_CONNECTIONS, cut_off=True)
     return [
-        _compare(
-            "1 KB content, requests per CPU-second", small, lambda one: one.requests_per_cpu_s
-        ),
-        _compare("500 MB file, MB per CPU-second", large, lambda one: one.mb_per_cpu_s),
-        _compare("1 MiB ranges of it, MB per CPU-second", ranges, lambda one: one.mb_per_cpu_s),
+        compare("1 KB content, requests per CPU-second", small, lambda one: one.requests_per_cpu_s),
+        compare("500 MB file, MB per CPU-second", large, lambda one: one.mb_per_cpu_s),
+        compare("1 MiB ranges of it, MB per CPU-second", ranges, lambda one: one.mb_per_cpu_s),
     ]
 
 
-def _compare(name: str, results: Results, value: Callable[[Round], float]) -> Figure:
+def compare(name: str, results: Results, value: Callable[[Round], float]) -> Figure:
     mine, other = results.median("lichen", value), results.median("nginx", value)
     p99 = results.median("lichen", lambda one: one.load.p99_us)
     note = f"lichen {mine:,.0f}, nginx {other:,.0f}; p99 {p99 / 1000:.1f} ms"

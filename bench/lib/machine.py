@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 START_S_MAX = 15.0
 STOP_S_MAX = 5.0
@@ -79,7 +80,7 @@ class Processes:
         self._log = folder / "log"
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

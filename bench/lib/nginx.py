@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.machine import find_tool, free_port, wait_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lib.machine import Processes
 
 _CONFIG = """
