@@ -344,3 +344,29 @@ def check_payments(network: LocalNetwork, told: Acknowledged) -> None:
 
 def redeemed_of(client: Client, node: Address, channel: bytes) -> int:
     return next(int(view.redeemed) for view in client.channels(node) if bytes(view.id) == channel)
+
+
+def test_down_leaves_nothing_when_supervisor_and_node_died_together(tmp_path: Path) -> None:
+    network = LocalNetwork(tmp_path, nodes=1)
+    network.up()
+    try:
+        network.deploy("crash", FUNCTION)
+        network.wait("a tenant runs", lambda: network.get("crash").status == 200)
+        pids = network.pids()
+        for name in ("supervisor", "node-1"):
+            os.kill(pids[name], signal.SIGKILL)
+    finally:
+        network.down()
+    assert network.left_over() == []
+
+
+def test_down_ends_processes_that_hang(tmp_path: Path) -> None:
+    network = LocalNetwork(tmp_path, nodes=1)
+    network.up()
+    try:
+        network.deploy("crash", FUNCTION)
+        network.wait("a tenant runs", lambda: network.get("crash").status == 200)
+        network.kill("node-1", signal.SIGSTOP)
+    finally:
+        network.down()
+    assert network.left_over() == []
