@@ -27,7 +27,7 @@ from lichen.market.account import PayerBook
 from lichen.node.api import PayRequest, SessionAnswer
 from lichen.node.till import Statement
 from lichen.units import Amount
-from lichen.wire import Pool, PoolLimits
+from lichen.wire import MuxDialler, Pool, PoolLimits
 from lichen.wire.client import request
 from lichen.wire.dialling import public_dial
 
@@ -52,7 +52,7 @@ PAY_AGAIN_S = 1.0
 LOOK_AGAIN_S = 5.0  # for the bill of runs that a node had not finished when it was last paid
 PROBE_S_MAX = 2.0
 SESSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
-CONNECTIONS_PER_NODE_MAX = 1024
+POOL = PoolLimits(connections_max=1024, idle_max=256)  # to one node, as streams of one connection
 RECALL_PART = 100  # of a deposit may be paid for runs whose records a crash took
 TOP_UP_BELOW = 4  # a channel is topped up when less than a quarter of its deposit is left
 
@@ -74,9 +74,10 @@ class NodePeer:
         self.host = parts.netloc
         name = parts.hostname or ""
         host = f"[{name}]" if ":" in name else name
-        dial = None if private else public_dial(name, port)
-        limits = PoolLimits(connections_max=CONNECTIONS_PER_NODE_MAX, idle_max=256)
-        self.pool = Pool(f"{host}:{port}", limits=limits, dial=dial)
+        address_text = f"{host}:{port}"
+        plain = None if private else public_dial(name, port)
+        mux = MuxDialler(address_text, plain=plain, host=self.host.encode())
+        self.pool = Pool(address_text, limits=POOL, dial=mux.dial)
         self.probing: asyncio.Task[None] | None = None
         self.silent_at = 0.0
 
@@ -461,7 +462,7 @@ def _refusal(status: int, body: bytes) -> LichenError:
     try:
         problem = msgspec.json.decode(body)
         text = str(problem.get("detail", ""))[:300]
-    except (msgspec.DecodeError, AttributeError):
+    except (msgspec.DecodeError, AttributeError, RecursionError):
         text = ""
     kind = NotAllowedError if status == 401 else PeerError
     return kind(f"the node answered {status}: {text or 'no reason given'}")

@@ -203,7 +203,9 @@ class NodeProcess:
             await stack.enter_async_context(self.follower)
             await self.pool.start()
             stack.push_async_callback(self.pool.close)
-            listener = ListenerConfig(addresses=(self.config.listen,), limits=LIMITS, name="node")
+            listener = ListenerConfig(
+                addresses=(self.config.listen,), limits=LIMITS, name="node", mux=True
+            )
             app = self.delivery.before(create_api(self))
             await stack.enter_async_context(listening(listener, self.route, app))
             await retry("registering on the ledger", self.register)
