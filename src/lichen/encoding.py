@@ -92,7 +92,7 @@ def from_canonical(data: bytes, kind: type[T]) -> T:
             libipld.decode_dag_cbor(data), kind, strict=True, dec_hook=_decode_scalar
         )
         again = canonical(value)
-    except (ValueError, TypeError, OverflowError, UserError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, UserError) as error:
         raise UserError(f"not a canonical {kind.__name__}: {error}") from error
     if again != data:
         raise UserError(f"not a canonical {kind.__name__}: another spelling of the same value")
@@ -113,7 +113,7 @@ def from_json(data: bytes | str, kind: type[T]) -> T:
     """Decode JSON into a struct; raise UserError with the path of the first wrong field."""
     try:
         return msgspec.json.decode(data, type=kind, dec_hook=_decode_scalar)
-    except (ValueError, UserError) as error:
+    except (ValueError, RecursionError, UserError) as error:
         raise UserError(f"not a valid {getattr(kind, '__name__', kind)}: {error}") from error
 
 

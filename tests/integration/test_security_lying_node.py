@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CEILING = 1000
+NO_UPGRADE = b"HTTP/1.1 404 x\r\ncontent-length: 0\r\n\r\n"
 NODE_TEXT = "0x" + NODE.address.hex()
 
 
@@ -43,6 +44,9 @@ class LyingNode:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if b"\r\nupgrade: lichen" in head:
+                    writer.write(NO_UPGRADE)
+                    continue
                 lines = head.lower().split(b"\r\n")
                 sizes = [int(x.split(b":")[1]) for x in lines if x.startswith(b"content-length:")]
                 body = json.loads(await reader.readexactly(sizes[0]))
@@ -183,7 +187,11 @@ async def answering(data: bytes) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                node_heard.append(await reader.readuntil(b"\r\n\r\n"))
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"\r\nupgrade: lichen" in head:
+                    writer.write(NO_UPGRADE)
+                    continue
+                node_heard.append(head)
                 writer.write(data)
         writer.close()
 
@@ -217,7 +225,7 @@ async def through_gateway(
             client(listener.port) as visitor,
         ):
             return await visitor.ask(
-                b"GET /api/x HTTP/1.1\r\nhost: a\r\ncookie: other=app\r\n"
+                b"GET /api/x?token=secret HTTP/1.1\r\nhost: a\r\ncookie: other=app\r\n"
                 b"Lichen-Run: 0\r\nlichen-SESSION: stolen\r\nlichen-ceiling: 1\r\n\r\n"
             )
 
@@ -274,3 +282,10 @@ async def test_an_app_at_its_own_host_keeps_its_cookies(world: World, links: Lin
     assert fields[b"set-cookie"] == b"a=b"
     assert b"content-security-policy" not in fields
     assert b"cookie: other=app" in node_heard[0]
+
+
+async def test_a_runs_public_record_does_not_tell_the_query(world: World, links: Links) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nlichen-node: x\r\n\r\n"
+    _, fields, _ = await through_gateway(world, links, answer)
+    assert b"token=secret" in node_heard[0]
+    assert world.runs.get(fields[b"lichen-run"].decode()).target == "/api/x?..."

@@ -208,7 +208,7 @@ class Call(Forward):
                 run=self._run,
                 function=self._function.id,
                 method=self.head.method.decode(),
-                target=self.head.target[:_TARGET_CHARS_MAX].decode("latin-1"),
+                target=_shown(self.head.target),
                 started_ms=(time.time_ns() - wall_us * 1000) // 1_000_000,
                 ceiling=self._function.ceiling,
                 node=node,
@@ -219,3 +219,9 @@ class Call(Forward):
                 refusals=self._refusals,
             )
         )
+
+
+def _shown(target: bytes) -> str:
+    """Return what a record says of a target: a query may hold what nobody else is to read."""
+    path, mark, _ = target[:_TARGET_CHARS_MAX].partition(b"?")
+    return path.decode("latin-1") + ("?..." if mark else "")

@@ -8,11 +8,14 @@ a nonce only after the signer proved to have an account.
 
 from __future__ import annotations
 
+import collections
+
 from lichen.encoding import sha256
-from lichen.errors import PeerUnavailableError
+from lichen.errors import LimitError, PeerUnavailableError
 from lichen.identity.http_signature import SKEW_S_MAX, SignatureInvalidError, VerifiedSignature
 
 NONCES_MAX = 65536
+NONCES_PER_KEY_MAX = 4096  # so that one signer cannot use up what all share
 _NAME_BYTES = 16
 
 
@@ -20,6 +23,13 @@ class ReplayedRequestError(SignatureInvalidError):
     """The same signed request came before."""
 
     code = "request-replayed"
+
+
+class TooManySignedError(LimitError):
+    """One key signs more requests than anybody may."""
+
+    code = "too-many-signed"
+    status = 429
 
 
 class NonceCache:
@@ -38,6 +48,7 @@ class NonceCache:
         self._turn_began_s = self._started_s
         self._current: set[bytes] = set()
         self._previous: set[bytes] = set()
+        self._by_key: collections.Counter[bytes] = collections.Counter()
 
     def use(self, signature: VerifiedSignature, *, now_ms: int) -> None:
         """Spend the signature's nonce; raise ReplayedRequestError when it was spent already.
@@ -55,11 +66,18 @@ class NonceCache:
             raise ReplayedRequestError(
                 "this signed request was already served", hint="sign each request with a new nonce"
             )
+        key = signature.key.encode()
+        if self._by_key[key] >= NONCES_PER_KEY_MAX:
+            raise TooManySignedError(
+                f"over {NONCES_PER_KEY_MAX} requests signed by one key within {self._turn_s} s",
+                hint="wait two minutes and try again",
+            )
         if len(self._current) >= self._nonces_max:
             raise PeerUnavailableError(
                 f"over {self._nonces_max} signed requests within {self._turn_s} s",
                 hint="wait two minutes and try again",
             )
+        self._by_key[key] += 1
         self._current.add(name)
 
     def _turn(self, now_s: int) -> None:
@@ -68,4 +86,5 @@ class NonceCache:
             return
         self._previous = self._current if turns == 1 else set()
         self._current = set()
+        self._by_key.clear()
         self._turn_began_s += turns * self._turn_s

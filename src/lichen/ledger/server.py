@@ -299,7 +299,7 @@ async def _read_body(request: Request, share: Share) -> bytes:
 def _read_transactions(body: bytes) -> list[bytes]:
     try:
         raws = libipld.decode_dag_cbor(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"the body is not DAG-CBOR: {error}", hint="send a list of bytes") from None
     if not isinstance(raws, list) or not all(type(raw) is bytes for raw in raws):
         raise UserError("the body is not a list of bytes", hint="encode_transaction() gives them")

@@ -37,7 +37,7 @@ async def submit(context: ApiContext, request: Request) -> TransactionResults:
 def _decode(body: bytes) -> list[bytes]:
     try:
         found = libipld.decode_dag_cbor(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadTransactionError(f"the body is not DAG-CBOR: {error}") from error
     if not isinstance(found, list) or not all(isinstance(entry, bytes) for entry in found):
         raise BadTransactionError("the body is not a list of byte strings")
