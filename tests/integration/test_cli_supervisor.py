@@ -23,8 +23,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes
 WAIT_S_MAX = 20.0
 
 CHILD = """
-import http.server, os, subprocess, sys
+import http.server, os, pathlib, signal, subprocess, sys
 from lichen.cli.network import lifeline
+fatal = pathlib.Path(__file__).with_name("fatal-" + sys.argv[1])
+if fatal.exists():
+    fatal.unlink()
+    os.kill(os.getpid(), signal.SIGKILL)
 lifeline.watch()
 subprocess.Popen(["sleep", "600"])  # a grandchild in the same group, which must not outlive us
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -172,3 +176,16 @@ def test_a_child_that_fails_while_starting_ends_the_start_with_its_last_words(tm
     assert network.process.returncode != 0
     assert "serving" not in output
     assert "no disk left" in (tmp_path / "ledger.log").read_text()
+
+
+def test_a_process_that_is_killed_while_it_starts_is_started_once_more(tmp_path):
+    ledger, node = choose_free(2)
+    (tmp_path / f"fatal-{node}").touch()
+    network = Network(tmp_path, [[("ledger", ledger)], [("node-1", node)]])
+    try:
+        lines = network.lines_until("serving")
+        assert any("node-1 signal 9; starting it again" in line for line in lines)
+    finally:
+        network.process.terminate()
+        network.process.wait(WAIT_S_MAX)
+        network.process.stdout.close()
