@@ -120,7 +120,7 @@ class ContentRouter:
     def _answer(self, head: RequestHead, key: bytes, label: str | None) -> Answer:
         if head.method not in READ_METHODS:
             return TO_ASGI
-        accept = head.get(b"accept")
+        accept = head.get(b"accept") if b"application/vnd.ip" in head.block else b""
         if b"application/vnd.ip" in accept:
             if accept != RAW_TYPE:
                 return TO_ASGI

@@ -106,7 +106,8 @@ def content_answer(entry: ContentEntry, head: RequestHead) -> Ready | Work:
         return entry.not_modified if _matches(entry, head) else entry.full
     if head.method != b"GET":
         return _NOT_ALLOWED
-    if b"range" not in head and b"if-none-match" not in head:
+    lowered = head.block.lower()  # most requests have neither, so the fields are not split
+    if b"\r\nrange:" not in lowered and b"\r\nif-none-match:" not in lowered:
         return entry.full if entry.file is None else entry.whole()
     if _matches(entry, head):
         return entry.not_modified

@@ -101,7 +101,8 @@ class _Head:
 
     def __contains__(self, name: bytes) -> bool:
         # Exact on a checked head: a value holds no line end, and no space precedes a colon.
-        return b"\r\n%b:" % name in self.block.lower()
+        lowered = self.block.lower()
+        return name in lowered and b"\r\n%b:" % name in lowered
 
     def _split(self) -> Fields:
         block = self.block
