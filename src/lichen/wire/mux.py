@@ -270,9 +270,17 @@ class Stream:
         elif self.left:
             self.take = self._drop
         elif self.paused:
-            self.take = self.held.append
+            self.take = self._hold
         else:
             self.take = self.deliver
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what came, small pieces joined: a bytes object costs 40 bytes of its own."""
+        held = self.held
+        if held and len(held[-1]) < EAGER_BYTES:
+            held[-1] += data
+        else:
+            held.append(data)
 
     def _refuse(self, data: bytes) -> None:
         del data
