@@ -11,6 +11,7 @@ import collections
 import contextlib
 import threading
 import time
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -157,7 +158,7 @@ class Delivery:
             waiting = asyncio.run_coroutine_threadsafe(self._fetcher.fetch_block(cid), loop)
             try:
                 return waiting.result(FETCH_S_MAX)
-            except TimeoutError as error:
+            except (TimeoutError, CancelledError) as error:  # too slow, or this server ends
                 waiting.cancel()
                 raise PeerUnavailableError(
                     f"no node sent {cid} within {FETCH_S_MAX:.0f} s", hint="try again"
