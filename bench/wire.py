@@ -3,8 +3,8 @@
     python bench/wire.py [--seconds 1] [--rounds 5]
 
 Content and a file as `make bench` measures them, but from a listener that does nothing else; and
-two hops of ours, the second one observing both bodies, beside two of nginx, all without placement,
-metering, receipts and payment.
+two hops of ours, one multiplexed connection between them and the second one observing both bodies,
+beside two of nginx, all without placement, metering, receipts and payment.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def run_content(port: int, www: Path) -> None:
 
 def run_gateway(port: int, upstream: str) -> None:
     """Pass requests on as the gateway does: fields of its own to the node, bodies unseen."""
-    from lichen.wire import Forward, Pool, forward_head
+    from lichen.wire import Forward, MuxDialler, Pool, forward_head
 
-    pool = Pool(upstream)
+    pool = Pool(upstream, dial=MuxDialler(upstream).dial)
     added = ((b"lichen-session", b"0" * 32), (b"lichen-run", b"0" * 52))
 
     def router(head):
@@ -83,15 +83,15 @@ def run_node(port: int, upstream: str) -> None:
     def router(head):
         return Run(forward_head(head, remove=private), pool)
 
-    _serve(port, router)
+    _serve(port, router, mux=True)
 
 
-def _serve(port: int, router) -> None:
+def _serve(port: int, router, *, mux: bool = False) -> None:
     import uvloop
 
     from lichen.wire import ListenerConfig, serve
 
-    uvloop.run(serve(ListenerConfig(addresses=(f"127.0.0.1:{port}",)), router))
+    uvloop.run(serve(ListenerConfig(addresses=(f"127.0.0.1:{port}",), mux=mux), router))
 
 
 # Measuring.
