@@ -48,7 +48,7 @@ async def test_a_second_receipt_of_a_run_does_not_take_the_first_ones_place(
     log: ReceiptLog,
 ) -> None:
     for amount in (5, 9):
-        log.append("ab-1", bytes(32), amount, lambda amount=amount: to_builtins(make_body(1, amount)))
+        log.append("ab-1", bytes(32), amount, to_builtins(make_body(1, amount)))
         await log.flush({})
     assert log.receipt("ab-1").price.amount == 5
 
