@@ -36,7 +36,7 @@ def run(parts: list[str], *, quick: bool, root: Path) -> list[Figure]:
         return name in parts
 
     if part("ledger", "transfers through the ledger"):
-        figures += ledger.measure(transfers=5_000 if quick else 10_000)
+        figures += ledger.measure(transfers=5_000 if quick else 10_000, rounds=rounds)
     if set(parts) == {"ledger"}:
         return figures
     print("... starting a network", flush=True)
