@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from lichen.wire import Answer, RequestHead
 
 SWEEP_S = 5.0
+OPEN_FILES_MAX = 65_536
 RETRY_S = 1.0
 CATCH_UP_S_MAX = 30.0
 GC_ALLOCATIONS = 20_000  # more containers than freed before the collector looks at the young ones
@@ -273,9 +275,21 @@ def settle_memory() -> None:
     gc.set_threshold(GC_ALLOCATIONS, GC_GENERATIONS, GC_GENERATIONS)
 
 
+def allow_open_files(files_max: int = OPEN_FILES_MAX) -> None:
+    """Let this process open as many files as its bounds on connections and content add up to.
+
+    The usual soft limit of 1024 is for programs that use select(); the hard one stays as it is.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files_max if hard == resource.RLIM_INFINITY else min(files_max, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run_until_stopped(start: Callable[[], Awaitable[None]]) -> None:
     """Run a process's main coroutine on uvloop until SIGTERM or SIGINT cancels it."""
     journal.configure()
+    allow_open_files()
 
     async def main() -> None:
         task = asyncio.ensure_future(start())
