@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from lichen.encoding import to_builtins
 from lichen.errors import NotAllowedError
 from lichen.identity import Address
 from lichen.ledger.types import Channel, ChannelStatus
+from lichen.market.account import Line, PayeeBook
 from lichen.market.receipt_log import ReceiptLog
 from lichen.node.sessions import Sessions, UnknownSessionError
 from lichen.units import Amount
@@ -79,3 +81,26 @@ def test_a_channel_with_a_run_in_flight_keeps_its_place(log: ReceiptLog) -> None
     with pytest.raises(NotAllowedError, match="as many channels"):
         sessions.open(channel(2), PAYER)
     assert sessions.get(token.encode()) is account
+
+
+async def test_channels_may_come_and_go_while_receipts_are_written(log: ReceiptLog) -> None:
+    """Channels that close leave the books of the thread that writes; it must not stumble."""
+
+    class Leaving(PayeeBook):
+        """A book during whose reading another channel goes."""
+
+        @property
+        def lines(self) -> collections.deque[Line]:
+            books.pop(b"other", None)
+            return collections.deque()
+
+        @lines.setter
+        def lines(self, value: collections.deque[Line]) -> None:
+            del value
+
+    books: dict[bytes, PayeeBook] = {}
+    books[bytes(32)], books[b"other"] = Leaving(100), PayeeBook(100)
+    log.append("ab-1", b"elsewhere", 5, to_builtins(make_body(1, 5)))
+    await log.flush(books)
+    assert log.receipt("ab-1").run == "ab-1"
+    assert b"other" not in books

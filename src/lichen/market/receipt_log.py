@@ -162,9 +162,8 @@ class ReceiptLog:
     def _prune(self, txn: lmdb.Transaction, newest: Batch, books: dict[bytes, PayeeBook]) -> None:
         """Drop the oldest batch once the bound is passed and no statement still needs it."""
         end = newest.first + newest.count
-        unpaid = min(
-            (book.lines[0].sequence for book in books.values() if book.lines), default=newest.first
-        )
+        known = list(books.values())  # at once: channels come and go while this thread works
+        unpaid = min((b.lines[0].sequence for b in known if b.lines), default=newest.first)
         cursor = txn.cursor(db=self._batches)
         if not cursor.first():
             return
