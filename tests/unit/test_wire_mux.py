@@ -86,11 +86,14 @@ class End:
         self.sends = 0
         self.owners: dict[int, Owner] = {}
         self.woken = 0
-        self.mux = Mux(self.send, self.wake, self.accept if accepts else None)
+        self.mux = Mux(self.send, self.send_all, self.wake, self.accept if accepts else None)
 
     def send(self, data: bytes) -> None:
         self.sends += 1
         self.wire += data
+
+    def send_all(self, pieces: list[bytes]) -> None:
+        self.send(b"".join(pieces))
 
     def wake(self) -> None:
         self.woken += 1

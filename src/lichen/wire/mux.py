@@ -124,9 +124,10 @@ class Stream:
             and not mux.blocked
         ):
             self.credit -= size
-            if not mux.gathers or size > EAGER_BYTES:
-                if mux.out:
-                    mux.flush()
+            if size > EAGER_BYTES:
+                mux.send_now([_pack(self.number, size), data])
+                return
+            if not mux.gathers and not mux.out:
                 mux.send(_pack(self.number, size) + data)
                 return
             out = mux.out
@@ -190,6 +191,7 @@ class Stream:
     def pump(self) -> None:
         """Send of the queue what window and connection take; then the end, if it is due."""
         queue, mux = self.queue, self.mux
+        out: list[bytes | bytearray | memoryview] = []
         while queue and self.credit and not mux.blocked:
             piece = queue[0]
             size = min(len(piece), self.credit, FRAME_BYTES_MAX)
@@ -200,8 +202,9 @@ class Stream:
                 piece = piece[:size]
             self.credit -= size
             self.queued -= size
-            mux.flush()
-            mux.send(_pack(self.number, size) + piece)
+            out += (_pack(self.number, size), piece)
+        if out:
+            mux.send_now(out)
         if queue:
             if self.credit:
                 mux.stalled[self.number] = self
@@ -294,8 +297,9 @@ class Stream:
 
 
 class Mux:
-    """One end of a connection. `send` takes frames; `wake` asks for `flush` at the end of the turn.
+    """One end of a connection.
 
+    `send` takes bytes, `send_all` pieces of them; `wake` asks for `flush` at the end of the turn.
     `accept` makes a stream of an OPEN; without it this is the end that dialled, which alone may
     `open`. `receive` raises MuxError when the peer breaks the rules: the connection is then of no
     use any more.
@@ -307,10 +311,12 @@ class Mux:
     def __init__(
         self,
         send: Callable[[bytes], None],
+        send_all: Callable[[list[bytes | bytearray | memoryview]], None],
         wake: Callable[[], object],
         accept: Callable[[Mux, int], Stream] | None = None,
     ) -> None:
         self.send = send
+        self.send_all = send_all
         self.wake = wake
         self.accept = accept
         self.out: list[bytes] = []
@@ -380,6 +386,12 @@ class Mux:
             self.wake()
         self.out.append(_pack(number, kind << 24 | len(payload)) + payload)
 
+    def send_now(self, pieces: list[bytes | bytearray | memoryview]) -> None:
+        """Send large frames without copying them, behind what has gathered."""
+        gathered = b"".join(self.out)
+        self.out.clear()
+        self.send_all([gathered, *pieces] if gathered else pieces)
+
     def flush(self) -> None:
         """Send what has gathered."""
         out = self.out
@@ -398,15 +410,22 @@ class Mux:
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the connection; what they complete is acted on at once."""
-        if self._parts:
-            self._parts.append(data)
-            self._size += len(data)
+        at = 0
+        while self._parts:
+            part = data[at : at + self._wanted - self._size]
+            at += len(part)
+            self._parts.append(part)
+            self._size += len(part)
             if self._size < self._wanted:
                 return
-            data = b"".join(self._parts)
-            self._parts = []
-        at = begin = 0
+            whole, self._parts = b"".join(self._parts), []
+            self._parse(whole, 0)
+        self._parse(data, at)
+
+    def _parse(self, data: bytes, at: int) -> None:
+        """Act on all whole frames from `at` on; keep what follows."""
         end = len(data)
+        begin, second = 0, at + HEADER_BYTES
         streams = self.streams
         wanted = HEADER_BYTES
         while end - at >= HEADER_BYTES:
@@ -439,7 +458,7 @@ class Mux:
                     break
                 at = begin + size
                 self._act(number, word >> 24, data[begin:at])
-        if begin > HEADER_BYTES:  # a second frame began
+        if begin > second:  # more than one frame
             self.gathers = True
         if at < end:
             self._parts = [data[at:]]

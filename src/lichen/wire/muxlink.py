@@ -87,7 +87,7 @@ class _Link(asyncio.Protocol):
             self._refused()
             return
         rest, self._hello = self._hello[end:], b""
-        self.mux = mux = Mux(self._transport.write, self._wake)
+        self.mux = mux = Mux(self._transport.write, self._transport.writelines, self._wake)
         self._flush = mux.flush
         self._timer = self._loop.call_later(PING_S, self._look)
         if not self.switched.done():
@@ -184,6 +184,7 @@ class MuxDialler:
         """Connect once for all who wait for it."""
         if self._joining is None:
             self._joining = asyncio.ensure_future(self._connect())
+            self._joining.add_done_callback(_noted)
         return await asyncio.shield(self._joining)
 
     async def _connect(self) -> _Link | None:
@@ -209,3 +210,9 @@ class MuxDialler:
         """End the shared connection."""
         if self._link is not None:
             self._link.close()
+
+
+def _noted(joining: asyncio.Task[_Link | None]) -> None:
+    """Take a failure as seen, when those who waited for it gave up before."""
+    if not joining.cancelled():
+        joining.exception()

@@ -37,7 +37,9 @@ class MuxWork(Work):
         """Switch."""
         del head
         self._connection = connection
-        self._mux = mux = Mux(connection.transport.write, self._wake, self._accept)
+        self._mux = mux = Mux(
+            connection.transport.write, connection.transport.writelines, self._wake, self._accept
+        )
         self._flush = mux.flush
         connection.transport.set_write_buffer_limits(LINK_HIGH_BYTES)
         connection.counters.statuses[1] += 1
