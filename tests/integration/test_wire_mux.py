@@ -42,12 +42,12 @@ FILE_BYTES = 3_000_000
 class Dialled:
     """A mux dialler that counts the connections it makes."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, alone: bool = False) -> None:
         self.count = 0
         self.transports: list[asyncio.Transport] = []
         address = f"127.0.0.1:{port}"
         self._plain = dialler(address)
-        self.mux = MuxDialler(address, plain=self._dial)
+        self.mux = MuxDialler(address, plain=self._dial, alone=alone)
         self.pool = Pool(address, dial=self.mux.dial)
 
     async def _dial(self, factory):
@@ -106,6 +106,33 @@ async def test_all_requests_travel_on_one_connection():
             assert dialled.count == 1
             assert node.counters.requests == 41  # and the upgrade
             assert node.counters.connections > 2
+
+
+async def test_a_caller_who_is_alone_gets_a_plain_connection_many_share_one():
+    async with wire(small, mux=True) as node:
+        dialled = Dialled(node.port, alone=True)
+        async with wire(dialled.route) as gateway, client(gateway.port) as peer:
+            assert (await peer.ask(GET % b"x"))[0] == 200
+            assert (dialled.count, node.counters.statuses[1]) == (1, 0)
+            targets = [b"%d" % number for number in range(20)]
+            answers = await asyncio.gather(*(ask(gateway.port, target) for target in targets))
+            assert answers == [(200, b"/" + target) for target in targets]
+            assert (dialled.count, node.counters.statuses[1]) == (2, 1)
+            open_now = node.counters.connections
+            for _ in range(5):
+                assert (await peer.ask(GET % b"x"))[0] == 200
+                assert dialled.pool.idle[-1].transport is dialled.transports[0]
+            assert node.counters.connections == open_now
+
+
+async def test_many_who_come_first_together_share_all_but_one():
+    async with wire(small, mux=True) as node:
+        dialled = Dialled(node.port, alone=True)
+        async with wire(dialled.route) as gateway:
+            targets = [b"%d" % number for number in range(20)]
+            answers = await asyncio.gather(*(ask(gateway.port, target) for target in targets))
+            assert answers == [(200, b"/" + target) for target in targets]
+            assert dialled.count == 2
 
 
 async def test_an_idle_stream_is_used_again():

@@ -148,18 +148,20 @@ ACTIONS = st.lists(
             ["open", "write", "write", "write", "carry", "carry", "pause", "resume", "block",
              "unblock", "end", "leave", "reset", "flush"]
         ),
-        st.integers(0, 3),
+        st.integers(0, 2),
         st.booleans(),
-        st.sampled_from([1, 7, 8, 9, 100, 5000, 65_536, 65_537, 150_000, 300_000]),
+        st.sampled_from([1, 9, 5000, 65_537, 150_000, 300_000, 1_000_000]),
     ),
     max_size=60,
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ACTIONS)
 def test_every_stream_keeps_its_bytes_and_their_order_whatever_happens(actions) -> None:
     pair = Pair()
+    for _ in range(2):
+        pair.stream()
     cut: set[int] = set()  # streams whose bytes may be lost: reset, or left unread
     for step, (action, which, dialling, size) in enumerate(actions):
         here, there = (

@@ -44,15 +44,23 @@ class Borrower(Protocol):
 class Upstream(asyncio.Protocol):
     """One connection of a pool."""
 
-    __slots__ = ("borrower", "pool", "reading_paused", "touched", "transport", "used")
+    __slots__ = (
+        "borrower", "pool", "preferred", "reading_paused", "touched", "transport", "used",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.borrower: Borrower | None = None
         self.used = False  # at least one exchange went over it before the present one
+        self.preferred = False  # when all are idle; its dialler says so
         self.touched = False  # since the pool last looked for idle connections to close
         self.reading_paused = False
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the connection was made at all, though it may be lost since."""
+        return cast("asyncio.Transport | None", self.transport) is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -124,10 +132,15 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self) -> Upstream | None:
-        """Return a live idle connection, the most recently used one, or None."""
+        """Return a live idle connection, the most recently used one, or None.
+
+        A preferred one is for who is alone; who comes while others are under way joins them.
+        """
         idle = self.idle
         while idle:
             upstream = idle.pop()
+            if upstream.preferred and idle and len(idle) + 1 < self.total:
+                upstream, idle[-1] = idle[-1], upstream
             if not upstream.transport.is_closing():
                 upstream.used = True
                 return upstream
@@ -168,7 +181,11 @@ class Pool:
             upstream.transport.close()
         else:
             upstream.touched = True
-            self.idle.append(upstream)
+            idle = self.idle
+            if idle and idle[-1].preferred:
+                idle.insert(-1, upstream)
+            else:
+                idle.append(upstream)
             if self._timer is None:
                 self._arm()
 
