@@ -22,7 +22,7 @@ def test_a_window_of_single_bytes_is_held_in_few_pieces() -> None:
         opened.append(stream)
         return stream
 
-    mux = Mux(lambda _data: None, lambda: None, accept)
+    mux = Mux(lambda _data: None, lambda _pieces: None, lambda: None, accept)
     mux.receive(frame(1, OPEN))
     sent = bytes(number & 0xFF for number in range(PIECES))
     mux.receive(b"".join(frame(1, DATA, sent[n : n + 1]) for n in range(PIECES)))
