@@ -7,6 +7,7 @@ found by another because nothing is ever used twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -46,6 +47,7 @@ BACKLOG: Final = 256
 BOOT_S_MAX: Final = 20.0
 REFILL_DELAY_S: Final = 0.1
 REFILL_RETRY_S: Final = 2.0
+REFILL_CALM_S: Final = 2.0
 SOCKET_PATH_BYTES_MAX: Final = 100
 
 _READY_POLL_S: Final = 0.05
@@ -99,6 +101,7 @@ class Pool:
         self._cleaning: set[asyncio.Task[None]] = set()
         self._watchdog = Watchdog()
         self._closed = False
+        self._hurry = asyncio.Event()  # nothing waits ready for some heap size
 
     @property
     def tenants(self) -> frozenset[Tenant]:
@@ -224,18 +227,32 @@ class Pool:
         tenant.exited.add_done_callback(gone)
 
     def _refill(self) -> None:
+        if not all(self._idle[mb] for mb in self._wanted):
+            self._hurry.set()
         if not self._closed and (self._refilling is None or self._refilling.done()):
             self._refilling = asyncio.create_task(self._refill_loop())
 
     async def _refill_loop(self) -> None:
-        """Boot one after the other, after a pause: the tenant just claimed needs the CPU first."""
+        """Boot one after the other, each after a pause: those who run need the CPU first."""
         delay_s = REFILL_DELAY_S
-        while (heap_mb := self._lacking()) is not None:
+        while self._lacking() is not None:
             await asyncio.sleep(delay_s)
+            await self._calm()
+            heap_mb = self._lacking()
+            if heap_mb is None:
+                return
             try:
                 self._idle[heap_mb].append(await self._boot(heap_mb))
             except MachineError:  # the next claim boots for itself and reports it
                 delay_s = REFILL_RETRY_S
+
+    async def _calm(self) -> None:
+        """Wait while there is no hurry: a boot is felt next door, and another one still waits."""
+        self._hurry.clear()
+        if all(self._idle[mb] for mb in self._wanted):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFILL_CALM_S):
+                    await self._hurry.wait()
 
     def _lacking(self) -> int | None:
         """Return a heap size of which too few processes wait."""
