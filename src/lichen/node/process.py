@@ -268,7 +268,7 @@ def settle_memory() -> None:
     """Take what a process keeps for good out of the garbage collector's way, once it is started.
 
     Most of what requests make is freed by its reference count. With Python's defaults the collector
-    ran so often, over all of a replica's state, that it took a sixth of a request.
+    ran so often, over all of a replica's state, that it was felt in every request.
     """
     gc.collect()
     gc.freeze()
