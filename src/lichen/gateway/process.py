@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lmdb
 import structlog
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -246,8 +247,8 @@ class GatewayProcess:
             await asyncio.sleep(period_s)
             try:
                 await work()
-            except LichenError as error:
-                log.warning("will be tried again", work=work.__name__, error=error.what)
+            except (LichenError, OSError, lmdb.Error) as error:
+                log.warning("will be tried again", work=work.__name__, error=str(error))
 
 
 def _require_receipt(data: bytes, run: str, node: str) -> None:

@@ -19,6 +19,12 @@ class FunctionCrashedError(PeerError):
     status = 502
 
 
+class FunctionRestingError(PeerUnavailableError):
+    """The function's process was ended several times lately; it is not started again yet."""
+
+    code = "function-resting"
+
+
 class FunctionTimeoutError(LimitError):
     """The function did not answer within its `timeout_ms`."""
 

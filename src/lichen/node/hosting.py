@@ -35,6 +35,10 @@ CONNECTIONS_PER_TENANT_MAX = 256
 RESPONSIVE_S = 0.5
 EXIT_KNOWN_S = 1.0
 HOSTED_MAX = 10_000
+CRASH_KINDS = ("memory", "pids", "crash", "unresponsive", "output")
+CRASHES_FORGOTTEN_S = 30.0
+REST_S_START = 0.5
+REST_S_MAX = 8.0
 NUMBER_DIGITS_MAX = 9
 
 log = structlog.get_logger()
@@ -44,7 +48,8 @@ class Hosted:
     """One function on this node. `upstream` is set while its process is up."""
 
     __slots__ = (
-        "app", "id", "owner", "spec", "starting", "template", "tenant", "timeout_s", "upstream",
+        "app", "crashed_at", "crashes", "id", "owner", "spec", "starting", "template", "tenant",
+        "timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, identifier: str, owner: Address, spec: FunctionSpec) -> None:
@@ -57,6 +62,26 @@ class Hosted:
         self.upstream: Pool | None = None
         self.tenant: Tenant | None = None
         self.starting: asyncio.Future[Pool] | None = None
+        self.crashes = 0
+        self.crashed_at = 0.0
+
+    def crashed(self, now: float) -> None:
+        """Count a process that had to be ended, or ended by itself."""
+        if now - self.crashed_at > CRASHES_FORGOTTEN_S:
+            self.crashes = 0
+        self.crashes += 1
+        self.crashed_at = now
+
+    def rest_s(self, now: float) -> float:
+        """Return for how long it is not started again: nothing after one crash, then doubling.
+
+        Starting costs every neighbour; a function that crashes with each request must not make
+        the machine spend its time on that.
+        """
+        if self.crashes < 2:
+            return 0.0
+        rest = min(REST_S_START * 2.0 ** (self.crashes - 2), REST_S_MAX)
+        return max(0.0, self.crashed_at + rest - now)
 
 
 class Hosting:
@@ -141,7 +166,10 @@ class Hosting:
     def _ended(self, hosted: Hosted, tenant: Tenant) -> None:
         if hosted.tenant is not tenant:
             return
-        log.info("tenant ended", function=hosted.id, reason=tenant.exited.result().kind)
+        kind = tenant.exited.result().kind
+        log.info("tenant ended", function=hosted.id, reason=kind)
+        if kind in CRASH_KINDS:
+            hosted.crashed(time.monotonic())
         if hosted.upstream is not None:
             hosted.upstream.close()
         hosted.tenant = hosted.upstream = None

@@ -6,6 +6,7 @@ CPU clock, two hashes and one encoding; signing and disk are shared by all runs 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from hashlib import sha256
@@ -16,7 +17,12 @@ from lichen.market.pricing import charge
 from lichen.market.receipt import request_hasher
 from lichen.market.receipt_log import PENDING_MAX
 from lichen.node.callhead import CALL_FIELDS, NODE, RUN, TENANT_ERROR
-from lichen.node.errors import BusyNodeError, FunctionFailedError, FunctionTimeoutError
+from lichen.node.errors import (
+    BusyNodeError,
+    FunctionFailedError,
+    FunctionRestingError,
+    FunctionTimeoutError,
+)
 from lichen.node.hosting import crash_of
 from lichen.wire import Fault, Forward, Outcome, Ready, RequestHead, ResponseHead
 from lichen.wire.problem import problem_ready
@@ -77,7 +83,7 @@ class Invocations:
             },
         }  # fmt: skip
 
-    def admit(self, call: CallHead) -> Invocation:
+    def admit(self, call: CallHead) -> Invocation | Ready:
         """Check session, function, channel and limits; raise a typed error or return the run."""
         account = self._sessions.get(call.session)
         if self.draining:
@@ -103,8 +109,21 @@ class Invocations:
         account.book.admit(most, self._credit)
         upstream: Pool | Awaitable[Pool] | None = hosted.upstream
         if upstream is None:
+            rest_s = hosted.rest_s(time.monotonic())
+            if rest_s:
+                return self._resting(hosted, run, rest_s)
             upstream = self.hosting.start(hosted)
         return Invocation(call.request, upstream, self, hosted, account, run, most)
+
+    def _resting(self, hosted: Hosted, run: bytes, rest_s: float) -> Ready:
+        """Answer for a function that keeps crashing; nothing ran, so nothing is billed."""
+        error = FunctionRestingError(
+            f"the function's process was ended {hosted.crashes} times lately",
+            hint=f"it is started again in {rest_s:.1f} s; `lichen logs` shows why it ended",
+        )
+        fields = ((RUN, run), (NODE, self.node_field[len(NODE) + 2 : -2]))
+        again = (b"retry-after", b"%d" % math.ceil(rest_s))
+        return problem_ready(error, headers=(*fields, again))
 
     def template(self, hosted: Hosted) -> dict[str, Any]:
         """Return the parts of a receipt that all runs of a function share."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import lmdb
 import structlog
 import uvloop
 
@@ -230,7 +231,7 @@ class NodeProcess:
             await asyncio.sleep(period_s)
             try:
                 await work()
-            except (LichenError, TimeoutError) as error:
+            except (LichenError, OSError, lmdb.Error) as error:
                 log.warning("will be tried again", work=work.__name__, error=str(error))
 
 
