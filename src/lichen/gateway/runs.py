@@ -160,7 +160,7 @@ class RunLog:
                 for record in records:
                     txn.put(record.run.encode(), msgspec.msgpack.encode(record))
                 self._prune(txn)
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
+        except lmdb.Error as error:
             raise MachineError(
                 f"run records cannot be written: {error}", hint="free disk space"
             ) from error

@@ -195,7 +195,7 @@ class ReceiptLog:
         try:
             with self._env.begin(write=True) as txn:
                 work(txn)
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
+        except lmdb.Error as error:
             raise MachineError(
                 f"receipts cannot be written: {error}",
                 hint="free disk space; the node takes no paid work until it can write",
