@@ -32,6 +32,11 @@ KILL_S_MAX = 5.0
 def open_folder(root: Path, nodes: int | None, port: int | None, fault: str) -> NetworkFolder:
     """Return the network folder, made or brought up to date with the flags."""
     faults = create.parse_faults(fault)
+    if faults.counts:
+        raise UserError(
+            "nodes do not know how to misbehave yet, so --fault would change nothing",
+            hint="leave it out; it comes with verification by several nodes",
+        )
     if (root / PROFILE_FILE).is_file():
         folder = NetworkFolder(root)
         _adapt(folder, nodes, port, faults)
