@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lmdb
 import structlog
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -41,13 +40,13 @@ from lichen.ledger.types import network_id
 from lichen.market.receipt import RECEIPT_BYTES_MAX
 from lichen.node.api import as_text
 from lichen.node.config import require_network
-from lichen.node.process import run_until_stopped, settle_memory, unlock
+from lichen.node.process import every, run_until_stopped, settle_memory, unlock
 from lichen.verify.receipt import verify_receipt
 from lichen.wire import ListenerConfig, listening
 from lichen.wire.client import request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -224,8 +223,8 @@ class GatewayProcess:
             settle_memory()
             log.info("serving", listen=self.config.listen, hosts=self.config.hosts)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._every(self.config.pay_ms / 1000, self.links.settle_all))
-                tasks.create_task(self._every(RUNS_FLUSH_S, self._flush_runs))
+                tasks.create_task(every(self.config.pay_ms / 1000, self.links.settle_all))
+                tasks.create_task(every(RUNS_FLUSH_S, self._flush_runs))
                 tasks.create_task(self._watch_replica())
 
     async def _flush_runs(self) -> None:
@@ -241,14 +240,6 @@ class GatewayProcess:
     async def _watch_replica(self) -> None:
         """End the process when the ledger does not hold: nothing it says may be used."""
         await self.replica.wait_for(HEIGHT_NEVER_REACHED)
-
-    async def _every(self, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(period_s)
-            try:
-                await work()
-            except (LichenError, OSError, lmdb.Error) as error:
-                log.warning("will be tried again", work=work.__name__, error=str(error))
 
 
 def _require_receipt(data: bytes, run: str, node: str) -> None:

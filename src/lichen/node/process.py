@@ -216,23 +216,14 @@ class NodeProcess:
             self._ready = True
             log.info("serving", endpoint=self.config.endpoint, tier=self.pool.tier)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._every(SWEEP_S, self._sweep))
-                tasks.create_task(self._every(self.config.settle_s, self._settle))
+                tasks.create_task(every(SWEEP_S, self._sweep))
+                tasks.create_task(every(self.config.settle_s, self._settle))
 
     async def _sweep(self) -> None:
         self.hosting.sweep()
 
     async def _settle(self) -> None:
         await self.till.settle(self.follower.state, self.submitter)
-
-    async def _every(self, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something again and again; an expected failure is logged and tried again."""
-        while True:
-            await asyncio.sleep(period_s)
-            try:
-                await work()
-            except (LichenError, OSError, lmdb.Error) as error:
-                log.warning("will be tried again", work=work.__name__, error=str(error))
 
 
 def _names(config: NodeConfig) -> frozenset[str]:
@@ -285,6 +276,16 @@ def allow_open_files(files_max: int = OPEN_FILES_MAX) -> None:
     wanted = files_max if hard == resource.RLIM_INFINITY else min(files_max, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def every(period_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something again and again; an expected failure is logged and tried again."""
+    while True:
+        await asyncio.sleep(period_s)
+        try:
+            await work()
+        except (LichenError, OSError, lmdb.Error) as error:
+            log.warning("will be tried again", work=work.__name__, error=str(error))
 
 
 def run_until_stopped(start: Callable[[], Awaitable[None]]) -> None:
