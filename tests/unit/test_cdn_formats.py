@@ -7,17 +7,15 @@ from hypothesis import strategies as st
 from lichen.cdn.formats import (
     PATH_BYTES_MAX,
     SANDBOX,
-    Form,
     NotAcceptableError,
-    Wanted,
     decode_path,
     media_type,
     path_header,
-    read_wanted,
     shared_headers,
     split_content_path,
 )
 from lichen.cdn.kept import Keep
+from lichen.cdn.wanted import Form, Wanted, read_wanted
 from lichen.content import CID, RAW
 from lichen.errors import UserError
 from lichen.wire import ContentEntry, FlatFile, Ready
@@ -43,7 +41,7 @@ def test_the_format_decides_before_the_accept_field(query, accept, form):
 
 
 @pytest.mark.parametrize(
-    "accept", ["application/vnd.ipld.car; version=2", "application/vnd.ipfs.ipns-record"]
+    "accept", ["application/vnd.ipld.car; version=2", "application/vnd.ipld.unknown"]
 )
 def test_a_form_that_is_not_offered_is_not_acceptable(accept):
     with pytest.raises(NotAcceptableError):

@@ -19,10 +19,12 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from lichen.cdn.formats import NotCachedError, read_wanted, split_content_path
-from lichen.cdn.plan import Conditions, Place, plan
+from lichen.cdn.formats import NotCachedError, split_content_path
+from lichen.cdn.forms.base import Conditions, Place
+from lichen.cdn.plan import plan
 from lichen.cdn.pump import Pump
 from lichen.cdn.remote import RemoteBlocks
+from lichen.cdn.wanted import read_wanted
 from lichen.content import CID, MissingBlockError
 from lichen.errors import LichenError, NotFoundError, PeerUnavailableError, UserError
 from lichen.wire.errors import BusyError
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from lichen.cdn.fetch import Fetcher
-    from lichen.cdn.formats import Wanted
-    from lichen.cdn.plan import Plan
+    from lichen.cdn.forms.base import Plan
     from lichen.cdn.pump import Source
+    from lichen.cdn.wanted import Wanted
     from lichen.content import BlockStore
 
 ABSENT_S = 3.0  # what nobody has is not asked for again so soon

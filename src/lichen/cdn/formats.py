@@ -1,23 +1,13 @@
-"""In which form content is asked for, and which header fields it is sent with. Pure.
-
-`?format=` decides before `Accept` (https://specs.ipfs.tech/http-gateways/trustless-gateway).
-"""
+"""Paths of content, and the header fields that it is sent with. Pure."""
 
 from __future__ import annotations
 
-import enum
 import mimetypes
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
-
-import msgspec
+from urllib.parse import quote, unquote_to_bytes
 
 from lichen.content import CID
 from lichen.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PATH_BYTES_MAX = 4096
 PATH_HEADER_BYTES_MAX = 512
@@ -26,8 +16,6 @@ RAW_TYPE = b"application/vnd.ipld.raw"
 CAR_TYPE = b"application/vnd.ipld.car"
 LISTING_CACHE = b"public, max-age=604800, stale-while-revalidate=2678400"
 LISTING_ENTRIES = 1000
-LISTING_FROM_MAX = 1_000_000
-_PARAMETERS_MAX = 16
 _TEXT_TYPES = ("text/", "application/javascript", "application/json", "image/svg+xml")
 # A path shares its origin with all other content and with the gateway's own pages. So documents
 # there get an origin of nobody, and no content rules over what others leave in the browser.
@@ -74,85 +62,6 @@ class NotCachedError(UserError):
     status = 412
 
 
-class Form(enum.Enum):
-    """How content is sent."""
-
-    PLAIN = "plain"
-    RAW = "raw"
-    CAR = "car"
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What a request asks for. `scope` is of a CAR: all, entity or block."""
-
-    form: Form = Form.PLAIN
-    scope: str = "all"
-    as_json: bool = False
-    start: int = 0
-    only_if_cached: bool = False
-
-
-def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
-    """Read query and header fields (lower-case names); raise UserError for what is not offered."""
-    try:
-        asked = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS_MAX))
-    except ValueError as error:
-        raise UserError(f"over {_PARAMETERS_MAX} parameters", hint="leave some out") from error
-    accept = headers.get("accept", "")
-    name = asked.get("format")
-    form = _form_of_accept(accept) if name is None else _form_named(name)
-    scope = asked.get("dag-scope", "all")
-    if scope not in {"all", "entity", "block"} or "entity-bytes" in asked:
-        raise UserError(
-            "dag-scope is one of all, entity, block; entity-bytes is not offered",
-            hint="fetch the range of the plain file, or the blocks one by one",
-        )
-    start = asked.get("from", "0")
-    if not start.isdecimal() or len(start) > 7 or int(start) > LISTING_FROM_MAX:
-        raise UserError(f"from is a number up to {LISTING_FROM_MAX}", hint="fetch a CAR instead")
-    return Wanted(
-        form,
-        scope,
-        as_json="application/json" in accept and "text/html" not in accept,
-        start=int(start),
-        only_if_cached="only-if-cached" in headers.get("cache-control", "").lower(),
-    )
-
-
-def _form_named(name: str) -> Form:
-    if name in {Form.RAW.value, Form.CAR.value}:
-        return Form(name)
-    raise NotAcceptableError(
-        f"content is not offered as {name[:40]!r}", hint="format is raw or car, or left out"
-    )
-
-
-def _form_of_accept(accept: str) -> Form:
-    for part in accept.lower().split(","):
-        kind, _, parameters = part.partition(";")
-        if kind.strip() == RAW_TYPE.decode():
-            return Form.RAW
-        if kind.strip() == CAR_TYPE.decode():
-            _check_car(parameters)
-            return Form.CAR
-    if "application/vnd.ipld" in accept or "application/vnd.ipfs" in accept:
-        raise NotAcceptableError(
-            f"content is not offered as {accept[:80]!r}", hint="ask for raw blocks or a CAR"
-        )
-    return Form.PLAIN
-
-
-def _check_car(parameters: str) -> None:
-    offered = {"version": {"1"}, "order": {"dfs", "unk"}, "dups": {"n"}}
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().partition("=")
-        if value.strip('"') not in offered.get(name, {value.strip('"')}):
-            raise NotAcceptableError(
-                f"a CAR with {parameter.strip()[:40]} is not offered",
-                hint="CARs are version=1, order=dfs, dups=n",
-            )
-
-
 # Header lines, each with its CRLF.
 
 
@@ -187,25 +96,25 @@ def block_headers(cid: CID) -> bytes:
     ) % (RAW_TYPE, IMMUTABLE, name, name, name)
 
 
-def car_headers(cid: CID, path: str, scope: str) -> bytes:
+def car_headers(cid: CID, path: str) -> bytes:
     """Return the header lines of the CAR below a path; it has no ranges."""
     name = str(cid).encode()
     return (
         b"content-type: %b; version=1; order=dfs; dups=n\r\ncache-control: %b\r\n"
         b"x-content-type-options: nosniff\r\naccept-ranges: none\r\n"
-        b'content-disposition: attachment; filename="%b.car"\r\netag: W/"%b.car.%b"\r\n'
+        b'content-disposition: attachment; filename="%b.car"\r\n'
         b"%baccess-control-allow-origin: *\r\n"
-    ) % (CAR_TYPE, IMMUTABLE, name, name, scope.encode(), path_header(path))
+    ) % (CAR_TYPE, IMMUTABLE, name, path_header(path))
 
 
-def listing_headers(etag: bytes, path: str, *, as_json: bool) -> bytes:
+def listing_headers(path: str, *, as_json: bool) -> bytes:
     """Return the header lines of a directory's listing; what it shows runs nothing."""
     kind = b"application/json" if as_json else b"text/html; charset=utf-8"
     return (
-        b"content-type: %b\r\ncache-control: %b\r\netag: %b\r\nvary: accept\r\n"
+        b"content-type: %b\r\ncache-control: %b\r\nvary: accept\r\n"
         b"content-security-policy: %b\r\nx-content-type-options: nosniff\r\n"
         b"%baccess-control-allow-origin: *\r\n"
-    ) % (kind, LISTING_CACHE, etag, _LISTING_POLICY, path_header(path))
+    ) % (kind, LISTING_CACHE, _LISTING_POLICY, path_header(path))
 
 
 def path_header(path: str) -> bytes:

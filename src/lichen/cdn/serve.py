@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from lichen.cdn.formats import (
     IMMUTABLE,
     RAW_TYPE,
     block_headers,
     decode_path,
-    file_headers,
-    shared_headers,
     split_content_path,
 )
+from lichen.cdn.forms.base import nothing_at
+from lichen.cdn.forms.file import etag_of, headers_of, location_of
 from lichen.cdn.kept import Keep
 from lichen.cdn.site import NO_RULES, Found, Moved, Rules, find, load_rules
 from lichen.content import CID, MissingBlockError, need_block
-from lichen.errors import NotFoundError, UserError
+from lichen.errors import UserError
 from lichen.wire import Asgi, ContentEntry, FlatFile, Ready, content_answer
 
 if TYPE_CHECKING:
@@ -166,38 +165,6 @@ class ContentRouter:
             return self._shelf.file(found, root, rules=rules, is_shared=not is_host)
         except NotFlatError:
             return TO_ASGI
-
-
-def headers_of(
-    found: Found, root: CID, cache: bytes, rules: Rules = NO_RULES, *, is_shared: bool
-) -> bytes:
-    """Return the header lines of a file found below a root.
-
-    `is_shared` tells that it is sent from an origin that is not its own.
-    """
-    path = found.path or f"/{root}"
-    lines = rules.headers.apply(found.asked, file_headers(path, f"/ipfs/{root}{found.path}", cache))
-    return shared_headers(lines) if is_shared else lines
-
-
-def etag_of(cid: CID) -> bytes:
-    """Return the entity tag of a file: its CID."""
-    return b'"%b"' % str(cid).encode()
-
-
-def location_of(moved: Moved, prefix: str) -> bytes:
-    """Spell out where something has moved; `prefix` is the path that stands for the root."""
-    if moved.is_location:
-        return (prefix + moved.to if moved.to.startswith("/") else moved.to).encode()
-    return quote(f"{prefix}/{moved.to.lstrip('/')}").encode()
-
-
-def nothing_at(root: CID, path: str) -> NotFoundError:
-    """Return the error for a path at which content has nothing."""
-    return NotFoundError(
-        f"{root} has nothing at /{path.lstrip('/')[:200]}",
-        hint="ask for its directory, which lists what it has",
-    )
 
 
 def _let_go(flat: StoredFile) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lichen.cdn.formats import decode_path
+from lichen.cdn.forms.file import location_of
 from lichen.cdn.kept import Keep, Kept
-from lichen.cdn.serve import Shelf, location_of
+from lichen.cdn.serve import Shelf
 from lichen.cdn.site import Moved, Rules, find_otherwise, find_page, load_rules
 from lichen.errors import UserError
 from lichen.gateway.routes import AppRoutes

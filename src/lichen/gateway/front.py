@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lichen.cdn.formats import NotSupportedError, decode_path, split_content_path
-from lichen.cdn.plan import Place
+from lichen.cdn.forms.base import Place
 from lichen.cdn.serve import READ_METHODS, TO_ASGI, NotFlatError
 from lichen.content import CID, MissingBlockError
 from lichen.errors import NotFoundError

@@ -1,0 +1,1 @@
+"""One module for each form that content is sent in."""

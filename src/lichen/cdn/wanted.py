@@ -1,0 +1,147 @@
+"""In which form content is asked for. Pure.
+
+`?format=` decides before `Accept` (https://specs.ipfs.tech/http-gateways/path-gateway).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from lichen.cdn.formats import NotAcceptableError
+from lichen.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LISTING_FROM_MAX = 1_000_000
+FILENAME_BYTES_MAX = 255
+_PARAMETERS_MAX = 16
+
+
+class Form(enum.Enum):
+    """How content is sent; the values are those of `?format=`."""
+
+    PLAIN = "plain"
+    RAW = "raw"
+    CAR = "car"
+    TAR = "tar"
+    JSON = "json"
+    CBOR = "cbor"
+    DAG_JSON = "dag-json"
+    DAG_CBOR = "dag-cbor"
+    IPNS_RECORD = "ipns-record"
+
+
+MEDIA_TYPES = {
+    Form.RAW: "application/vnd.ipld.raw",
+    Form.CAR: "application/vnd.ipld.car",
+    Form.TAR: "application/x-tar",
+    Form.JSON: "application/json",
+    Form.CBOR: "application/cbor",
+    Form.DAG_JSON: "application/vnd.ipld.dag-json",
+    Form.DAG_CBOR: "application/vnd.ipld.dag-cbor",
+    Form.IPNS_RECORD: "application/vnd.ipfs.ipns-record",
+}
+_BY_MEDIA_TYPE = {name: form for form, name in MEDIA_TYPES.items()}
+_BY_NAME = {form.value: form for form in MEDIA_TYPES}
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a request asks for. `scope` is of a CAR: all, entity or block.
+
+    `explicit` tells that the form was named by `?format=`. `filename` and `is_download` are what
+    the client wants to call it, and whether to save it rather than show it.
+    """
+
+    form: Form = Form.PLAIN
+    explicit: bool = False
+    scope: str = "all"
+    as_json: bool = False
+    start: int = 0
+    filename: str | None = None
+    is_download: bool = False
+    only_if_cached: bool = False
+
+
+def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
+    """Read query and header fields (lower-case names); raise UserError for what is not offered."""
+    try:
+        asked = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS_MAX))
+    except ValueError as error:
+        raise UserError(f"over {_PARAMETERS_MAX} parameters", hint="leave some out") from error
+    accept = headers.get("accept", "")
+    name = asked.get("format")
+    return Wanted(
+        _form_of_accept(accept) if name is None else _form_named(name),
+        explicit=name is not None,
+        scope=_scope(asked),
+        as_json="application/json" in accept and "text/html" not in accept,
+        start=_start(asked),
+        filename=_filename(asked),
+        is_download=asked.get("download") == "true",
+        only_if_cached="only-if-cached" in headers.get("cache-control", "").lower(),
+    )
+
+
+def _scope(asked: Mapping[str, str]) -> str:
+    scope = asked.get("dag-scope", "all")
+    if scope not in {"all", "entity", "block"} or "entity-bytes" in asked:
+        raise UserError(
+            "dag-scope is one of all, entity, block; entity-bytes is not offered",
+            hint="fetch the range of the plain file, or the blocks one by one",
+        )
+    return scope
+
+
+def _start(asked: Mapping[str, str]) -> int:
+    start = asked.get("from", "0")
+    if not start.isdecimal() or len(start) > 7 or int(start) > LISTING_FROM_MAX:
+        raise UserError(f"from is a number up to {LISTING_FROM_MAX}", hint="fetch a CAR instead")
+    return int(start)
+
+
+def _filename(asked: Mapping[str, str]) -> str | None:
+    name = asked.get("filename")
+    if name is not None and len(name.encode("utf-8", "replace")) > FILENAME_BYTES_MAX:
+        raise UserError(f"filename has over {FILENAME_BYTES_MAX} bytes", hint="choose a short one")
+    return name
+
+
+def _form_named(name: str) -> Form:
+    form = _BY_NAME.get(name)
+    if form is None:
+        raise NotAcceptableError(
+            f"content is not offered as {name[:40]!r}",
+            hint=f"format is one of {', '.join(_BY_NAME)}, or left out",
+        )
+    return form
+
+
+def _form_of_accept(accept: str) -> Form:
+    for part in accept.lower().split(","):
+        kind, _, parameters = part.partition(";")
+        form = _BY_MEDIA_TYPE.get(kind.strip())
+        if form is Form.CAR:
+            _check_car(parameters)
+        if form is not None and form is not Form.JSON:
+            return form
+    if "application/vnd.ipld" in accept or "application/vnd.ipfs" in accept:
+        raise NotAcceptableError(
+            f"content is not offered as {accept[:80]!r}", hint="ask for raw blocks or a CAR"
+        )
+    return Form.PLAIN
+
+
+def _check_car(parameters: str) -> None:
+    offered = {"version": {"1"}, "order": {"dfs", "unk"}, "dups": {"n"}}
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if value.strip('"') not in offered.get(name, {value.strip('"')}):
+            raise NotAcceptableError(
+                f"a CAR with {parameter.strip()[:40]} is not offered",
+                hint="CARs are version=1, order=dfs, dups=n",
+            )
