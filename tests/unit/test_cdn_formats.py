@@ -10,7 +10,7 @@ from lichen.cdn.formats import (
     NotAcceptableError,
     decode_path,
     media_type,
-    path_header,
+    path_lines,
     shared_headers,
     split_content_path,
 )
@@ -81,8 +81,8 @@ def test_text_says_its_charset_and_what_is_compressed_is_bytes():
 
 
 def test_a_path_too_long_for_a_header_is_left_out():
-    assert path_header("/ipfs/x/\u00fc") == b"x-ipfs-path: /ipfs/x/%C3%BC\r\n"
-    assert path_header("/" + "x" * 600) == b""
+    assert path_lines("/ipfs/x/\u00fc") == b"x-ipfs-path: /ipfs/x/%C3%BC\r\n"
+    assert path_lines("/" + "x" * 600) == b""
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import mimetypes
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from lichen.content import CID
 from lichen.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PATH_BYTES_MAX = 4096
 PATH_HEADER_BYTES_MAX = 512
+ROOTS_HEADER_BYTES_MAX = 512
 IMMUTABLE = b"public, max-age=29030400, immutable"
 RAW_TYPE = b"application/vnd.ipld.raw"
 CAR_TYPE = b"application/vnd.ipld.car"
 LISTING_CACHE = b"public, max-age=604800, stale-while-revalidate=2678400"
 LISTING_ENTRIES = 1000
+# Any page may read content (the fields that the specification names); it is public by its nature.
+CORS = (
+    b"access-control-allow-origin: *\r\n"
+    b"access-control-allow-methods: GET, HEAD, OPTIONS\r\n"
+    b"access-control-allow-headers: Content-Type, Range, User-Agent, X-Requested-With\r\n"
+    b"access-control-expose-headers: Content-Range, Content-Length, X-Ipfs-Path, X-Ipfs-Roots, "
+    b"X-Chunked-Output, X-Stream-Output\r\n"
+)
 _TEXT_TYPES = ("text/", "application/javascript", "application/json", "image/svg+xml")
 # A path shares its origin with all other content and with the gateway's own pages. So documents
 # there get an origin of nobody, and no content rules over what others leave in the browser.
@@ -65,12 +78,13 @@ class NotCachedError(UserError):
 # Header lines, each with its CRLF.
 
 
-def file_headers(name: str, path: str, cache: bytes) -> bytes:
+def file_headers(name: str, path: str, cache: bytes, roots: Sequence[CID] = ()) -> bytes:
     """Return the header lines of a file that is called `name`, found at `path`."""
-    return (b"content-type: %b\r\ncache-control: %b\r\n%baccess-control-allow-origin: *\r\n") % (
+    return b"content-type: %b\r\ncache-control: %b\r\n%b%b" % (
         media_type(name),
         cache,
-        path_header(path),
+        path_lines(path, roots),
+        CORS,
     )
 
 
@@ -86,41 +100,41 @@ def shared_headers(block: bytes) -> bytes:
     return kept + end
 
 
-def block_headers(cid: CID) -> bytes:
-    """Return the header lines of one raw block."""
-    name = str(cid).encode()
+def block_headers(path: str, roots: Sequence[CID], cache: bytes = IMMUTABLE) -> bytes:
+    """Return the header lines of the raw block at the end of a path."""
     return (
         b"content-type: %b\r\ncache-control: %b\r\nx-content-type-options: nosniff\r\n"
-        b'content-disposition: attachment; filename="%b.bin"\r\n'
-        b"x-ipfs-path: /ipfs/%b\r\nx-ipfs-roots: %b\r\naccess-control-allow-origin: *\r\n"
-    ) % (RAW_TYPE, IMMUTABLE, name, name, name)
+        b'content-disposition: attachment; filename="%b.bin"\r\n%b%b'
+    ) % (RAW_TYPE, cache, str(roots[-1]).encode(), path_lines(path, roots), CORS)
 
 
-def car_headers(cid: CID, path: str) -> bytes:
+def car_headers(path: str, roots: Sequence[CID], cache: bytes = IMMUTABLE) -> bytes:
     """Return the header lines of the CAR below a path; it has no ranges."""
-    name = str(cid).encode()
     return (
         b"content-type: %b; version=1; order=dfs; dups=n\r\ncache-control: %b\r\n"
         b"x-content-type-options: nosniff\r\naccept-ranges: none\r\n"
-        b'content-disposition: attachment; filename="%b.car"\r\n'
-        b"%baccess-control-allow-origin: *\r\n"
-    ) % (CAR_TYPE, IMMUTABLE, name, path_header(path))
+        b'content-disposition: attachment; filename="%b.car"\r\n%b%b'
+    ) % (CAR_TYPE, cache, str(roots[-1]).encode(), path_lines(path, roots), CORS)
 
 
-def listing_headers(path: str, *, as_json: bool) -> bytes:
+def listing_headers(path: str, roots: Sequence[CID] = (), *, as_json: bool) -> bytes:
     """Return the header lines of a directory's listing; what it shows runs nothing."""
     kind = b"application/json" if as_json else b"text/html; charset=utf-8"
     return (
         b"content-type: %b\r\ncache-control: %b\r\nvary: accept\r\n"
-        b"content-security-policy: %b\r\nx-content-type-options: nosniff\r\n"
-        b"%baccess-control-allow-origin: *\r\n"
-    ) % (kind, LISTING_CACHE, _LISTING_POLICY, path_header(path))
+        b"content-security-policy: %b\r\nx-content-type-options: nosniff\r\n%b%b"
+    ) % (kind, LISTING_CACHE, _LISTING_POLICY, path_lines(path, roots), CORS)
 
 
-def path_header(path: str) -> bytes:
-    """Return the `x-ipfs-path` line, or nothing for a path too long to name."""
-    value = quote(path).encode()
-    return b"x-ipfs-path: %b\r\n" % value if len(value) <= PATH_HEADER_BYTES_MAX else b""
+def path_lines(path: str, roots: Sequence[CID] = ()) -> bytes:
+    """Return `x-ipfs-path` and `x-ipfs-roots`, each left out where it would be too long."""
+    where, along = quote(path).encode(), ",".join(map(str, roots)).encode()
+    lines = b""
+    if len(where) <= PATH_HEADER_BYTES_MAX:
+        lines += b"x-ipfs-path: %b\r\n" % where
+    if roots and len(along) <= ROOTS_HEADER_BYTES_MAX:
+        lines += b"x-ipfs-roots: %b\r\n" % along
+    return lines
 
 
 def media_type(name: str) -> bytes:

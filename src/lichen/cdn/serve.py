@@ -95,7 +95,9 @@ class Shelf:
     def block(self, cid: CID) -> ContentEntry:
         """Make the entry of one block as `application/vnd.ipld.raw`."""
         data = need_block(self._store, cid)
-        return ContentEntry(b'"%b.raw"' % str(cid).encode(), block_headers(cid), data)
+        return ContentEntry(
+            b'"%b.raw"' % str(cid).encode(), block_headers(f"/ipfs/{cid}", (cid,)), data
+        )
 
 
 class ContentRouter:

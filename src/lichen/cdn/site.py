@@ -17,10 +17,10 @@ from lichen.content import (
     Blocks,
     Entry,
     MissingBlockError,
+    follow,
     lookup,
     need_block,
     read_file,
-    resolve,
     stat,
 )
 from lichen.errors import NotFoundError, UserError
@@ -36,18 +36,23 @@ _HIDDEN = ("/" + HEADERS_FILE, "/" + REDIRECTS_FILE)
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A file, the path it stands at, the path that was asked for, and the answer's status."""
+    """A file, the path it stands at, the path that was asked for, and the answer's status.
+
+    `roots` are the CIDs along the path that was asked for.
+    """
 
     entry: Entry
     path: str
     asked: str
     status: int = 200
+    roots: tuple[CID, ...] = ()
 
 
 class Directory(msgspec.Struct, frozen=True):
-    """A directory without an index page."""
+    """A directory without an index page, and the CIDs along the path to it."""
 
     entry: Entry
+    roots: tuple[CID, ...] = ()
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -75,10 +80,12 @@ def find(blocks: Blocks, root: CID, path: str) -> Found | Directory | Moved | No
     """
     need_block(blocks, root)
     try:
-        entry = resolve(blocks, root, path)
+        roots = follow(blocks, root, path)
+        entry = stat(blocks, roots[-1])
         if not entry.is_directory:
             as_folder = path.endswith("/") and path.strip("/")
-            return Found(entry, path, path) if entry.is_file and not as_folder else None
+            is_found = entry.is_file and not as_folder
+            return Found(entry, path, path, roots=roots) if is_found else None
         index = lookup(blocks, entry.cid, INDEX)
     except MissingBlockError:
         raise
@@ -89,11 +96,13 @@ def find(blocks: Blocks, root: CID, path: str) -> Found | Directory | Moved | No
             raise
         return None
     if index is None:
-        return Directory(entry)
+        return Directory(entry, roots)
     if not path.endswith("/"):
         return Moved(path + "/")
     page = stat(blocks, index.cid)
-    return Found(page, path + INDEX, path) if page.is_file else Directory(entry)
+    if not page.is_file:
+        return Directory(entry, roots)
+    return Found(page, path + INDEX, path, roots=roots)
 
 
 def load_rules(blocks: Blocks, root: CID) -> Rules:
@@ -126,7 +135,7 @@ def find_page(blocks: Blocks, root: CID, path: str) -> Found | Moved | None:
     if found is not None or path.endswith("/"):
         return found
     page = _page(lambda: find(blocks, root, path + ".html"))
-    return Found(page.entry, page.path, path) if isinstance(page, Found) else None
+    return msgspec.structs.replace(page, asked=path) if isinstance(page, Found) else None
 
 
 def _page(look: Callable[[], Found | Directory | Moved | None]) -> Found | Moved | None:

@@ -20,6 +20,7 @@ from lichen.content.profile import PROFILES, V0_2015, V1_2025, Profile, profile_
 from lichen.content.reader import (
     DirectoryEntry,
     Entry,
+    follow,
     list_directory,
     lookup,
     read_file,
@@ -63,6 +64,7 @@ __all__ = [
     "check_block",
     "check_name",
     "export_car",
+    "follow",
     "import_bytes",
     "import_directory",
     "import_symlink",

@@ -98,21 +98,29 @@ def stat(blocks: Blocks, cid: CID) -> Entry:
 
 
 def resolve(blocks: Blocks, cid: CID, path: str | Sequence[str] = "") -> Entry:
-    """Follow a path below `cid`; symlinks are returned, not followed.
+    """Follow a path below `cid` as `follow` does, and describe what it leads to."""
+    return stat(blocks, follow(blocks, cid, path)[-1])
 
-    Empty segments are passed over. Raises NotFoundError where an entry is missing or a file stands
-    in the middle of the path, MissingBlockError where a block is.
+
+def follow(blocks: Blocks, cid: CID, path: str | Sequence[str] = "") -> tuple[CID, ...]:
+    """Return the CIDs along a path: `cid` itself, then one for each segment.
+
+    Symlinks are not followed, empty segments are passed over. Raises NotFoundError where an entry
+    is missing or a file stands in the middle of the path, MissingBlockError where a block is.
     """
     segments = path.split("/") if isinstance(path, str) else path
     segments = [segment for segment in segments if segment]
     if len(segments) > PATH_DEPTH_MAX:
         raise UserError(f"a path of over {PATH_DEPTH_MAX} segments")
+    trail = [cid]
     for segment in segments:
-        link = lookup(blocks, cid, segment)
+        link = lookup(blocks, trail[-1], segment)
         if link is None:
-            raise NotFoundError(f"no entry {segment[:80]!r} in {cid}", hint="list the directory")
-        cid = link.cid
-    return stat(blocks, cid)
+            raise NotFoundError(
+                f"no entry {segment[:80]!r} in {trail[-1]}", hint="list the directory"
+            )
+        trail.append(link.cid)
+    return tuple(trail)
 
 
 def lookup(blocks: Blocks, cid: CID, name: str) -> Link | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lichen.cdn.formats import block_headers
 from lichen.cdn.forms.base import Conditions, Place, Plan, plan_bytes
-from lichen.content import Blocks, need_block, resolve
+from lichen.content import Blocks, follow, need_block
 
 if TYPE_CHECKING:
     from lichen.cdn.wanted import Wanted
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 def plan_block(blocks: Blocks, place: Place, wanted: Wanted, conditions: Conditions) -> Plan:
     """Plan the block that a path leads to."""
     del wanted
-    cid = place.root
-    if place.path.strip("/"):
-        cid = resolve(blocks, cid, place.path).cid
-    data = need_block(blocks, cid)
-    return plan_bytes(b'"%b.raw"' % str(cid).encode(), block_headers(cid), data, conditions)
+    roots = follow(blocks, place.root, place.path)
+    data = need_block(blocks, roots[-1])
+    headers = block_headers(place.content_path, roots, place.cache)
+    return plan_bytes(b'"%b.raw"' % str(roots[-1]).encode(), headers, data, conditions)

@@ -17,5 +17,5 @@ def plan_car(blocks: Blocks, place: Place, wanted: Wanted, conditions: Condition
     """Plan the CAR of what a path leads to; it has no ranges."""
     cid, pieces = export_path(blocks, place.root, place.path, wanted.scope)
     etag = b'W/"%b.car.%b"' % (str(cid).encode(), wanted.scope.encode())
-    headers = car_headers(cid, place.content_path)
+    headers = car_headers(place.content_path, (cid,), place.cache)
     return plan_stream(etag, headers, conditions, pieces, whole=wanted.scope == "all")

@@ -84,7 +84,7 @@ def _plan_listing(
     cid, path = found.entry.cid, place.content_path
     kind = b"json" if wanted.as_json else b"html"
     etag = b'W/"%b.%b.%d"' % (str(cid).encode(), kind, wanted.start)
-    headers = listing_headers(path, as_json=wanted.as_json)
+    headers = listing_headers(path, found.roots, as_json=wanted.as_json)
     if wanted.as_json:
         pieces = list_json(blocks, cid, wanted.start)
     else:
@@ -99,8 +99,9 @@ def headers_of(
 
     `is_shared` tells that it is sent from an origin that is not its own.
     """
-    path = found.path or f"/{root}"
-    lines = rules.headers.apply(found.asked, file_headers(path, f"/ipfs/{root}{found.path}", cache))
+    name = found.path or f"/{root}"
+    fields = file_headers(name, f"/ipfs/{root}{found.asked}", cache, found.roots)
+    lines = rules.headers.apply(found.asked, fields)
     return shared_headers(lines) if is_shared else lines
 
 
