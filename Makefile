@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit bench docs format lock clean
+.PHONY: setup demo down check test test-unit bench conformance docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -42,6 +42,12 @@ test-unit: setup
 test: setup
 	$(BIN)/lichen setup
 	$(BIN)/pytest -q $(wildcard tests/unit tests/integration tests/conformance tests/simulation)
+
+# The official suite of IPFS gateways; Go installs it: make conformance SUITE="--only TestTar --verbose"
+SUITE ?=
+conformance: setup
+	$(BIN)/lichen setup
+	$(BIN)/python tests/conformance/gateway_suite.py $(SUITE)
 
 bench: setup
 	$(BIN)/lichen setup
