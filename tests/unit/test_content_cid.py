@@ -78,3 +78,17 @@ def test_a_digest_too_short_to_be_safe_is_refused(size):
 def test_an_unknown_hash_function_is_never_taken_for_a_match():
     with pytest.raises(UserError):
         CID(RAW, bytes(32), 0x1B).matches(b"")
+
+
+@pytest.mark.parametrize(
+    "text", ["k-1", "k 51q", "k5_1", "k051", "k+51", "f01 55", "f0155 1220", "k"]
+)
+def test_digits_that_only_python_reads_are_no_digits_of_a_cid(text):
+    with pytest.raises(UserError):
+        CID.parse(text)
+
+
+@given(st.sampled_from([RAW, DAG_PB, 0x72]), st.binary(min_size=20, max_size=64))
+def test_base36_reads_back_in_either_case(codec, digest):
+    cid = CID(codec, digest, SHA2_512)
+    assert CID.parse(cid.to_base36()) == cid == CID.parse(cid.to_base36().upper())

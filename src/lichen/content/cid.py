@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import Self
 
 from blake3 import blake3
@@ -31,6 +32,9 @@ BLAKE3 = 0x1E
 DIGEST_BYTES_MIN = 20  # shorter digests of a real hash function name nothing safely
 DIGEST_BYTES_MAX = 128
 TEXT_MAX = 512
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+_BASE16_TEXT = re.compile(r"[0-9a-fA-F]*", re.ASCII)
+_BASE36_TEXT = re.compile(r"[1-9a-z][0-9a-z]*", re.ASCII)  # a CID starts with no zero byte
 
 
 class CID:
@@ -112,6 +116,14 @@ class CID:
             return base58.encode(self._bytes)
         return "b" + base64.b32encode(self._bytes).decode().rstrip("=").lower()
 
+    def to_base36(self) -> str:
+        """Return version 1 as base36 text: the shortest that is safe in host names."""
+        number, letters = int.from_bytes(self.as_v1().encode(), "big"), []
+        while number:
+            number, digit = divmod(number, 36)
+            letters.append(_BASE36[digit])
+        return "k" + "".join(reversed(letters))
+
     def encode(self) -> bytes:
         """Return the binary form."""
         return self._bytes
@@ -162,9 +174,11 @@ def _decode_multibase(text: str) -> bytes:
         return base64.b32decode(letters.upper() + "=" * (-len(letters) % 8))
     if base == "z":
         return base58.decode(letters)
-    if base in ("f", "F"):
+    if base in ("f", "F") and _BASE16_TEXT.fullmatch(letters):
         return bytes.fromhex(letters)
     if base in ("k", "K"):
+        if not _BASE36_TEXT.fullmatch(letters if base == "k" else letters.lower()):
+            raise UserError("not base36")
         number = int(letters, 36)
         return number.to_bytes((number.bit_length() + 7) // 8, "big")
     raise UserError("unknown multibase")
