@@ -11,15 +11,20 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from lichen.cdn.accept import read_accept
 from lichen.cdn.formats import NotAcceptableError
+from lichen.cdn.wanted_car import WantedCar, is_offered, read_wanted_car
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from lichen.cdn.accept import MediaRange
 
 LISTING_FROM_MAX = 1_000_000
 FILENAME_BYTES_MAX = 255
 _PARAMETERS_MAX = 16
+_IPFS_TYPES = ("application/vnd.ipld.", "application/vnd.ipfs.")
 
 
 class Form(enum.Enum):
@@ -51,7 +56,7 @@ _BY_NAME = {form.value: form for form in MEDIA_TYPES}
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What a request asks for. `scope` is of a CAR: all, entity or block.
+    """What a request asks for. `car` says what a CAR shall hold.
 
     `explicit` tells that the form was named by `?format=`. `filename` and `is_download` are what
     the client wants to call it, and whether to save it rather than show it.
@@ -59,7 +64,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     form: Form = Form.PLAIN
     explicit: bool = False
-    scope: str = "all"
+    car: WantedCar = WantedCar()
     as_json: bool = False
     start: int = 0
     filename: str | None = None
@@ -74,27 +79,20 @@ def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
     except ValueError as error:
         raise UserError(f"over {_PARAMETERS_MAX} parameters", hint="leave some out") from error
     accept = headers.get("accept", "")
+    ranges = read_accept(accept)
     name = asked.get("format")
+    form = _form_of_accept(ranges, asked) if name is None else _form_named(name)
+    cars = [found.parameters for found in ranges if found.kind == MEDIA_TYPES[Form.CAR]]
     return Wanted(
-        _form_of_accept(accept) if name is None else _form_named(name),
+        form,
         explicit=name is not None,
-        scope=_scope(asked),
+        car=read_wanted_car(asked, cars) if form is Form.CAR else WantedCar(),
         as_json="application/json" in accept and "text/html" not in accept,
         start=_start(asked),
         filename=_filename(asked),
         is_download=asked.get("download") == "true",
         only_if_cached="only-if-cached" in headers.get("cache-control", "").lower(),
     )
-
-
-def _scope(asked: Mapping[str, str]) -> str:
-    scope = asked.get("dag-scope", "all")
-    if scope not in {"all", "entity", "block"} or "entity-bytes" in asked:
-        raise UserError(
-            "dag-scope is one of all, entity, block; entity-bytes is not offered",
-            hint="fetch the range of the plain file, or the blocks one by one",
-        )
-    return scope
 
 
 def _start(asked: Mapping[str, str]) -> int:
@@ -121,27 +119,23 @@ def _form_named(name: str) -> Form:
     return form
 
 
-def _form_of_accept(accept: str) -> Form:
-    for part in accept.lower().split(","):
-        kind, _, parameters = part.partition(";")
-        form = _BY_MEDIA_TYPE.get(kind.strip())
-        if form is Form.CAR:
-            _check_car(parameters)
-        if form is not None and form is not Form.JSON:
+def _form_of_accept(ranges: Sequence[MediaRange], asked: Mapping[str, str]) -> Form:
+    """Return the form that a client likes best of those offered.
+
+    Types that are no form of ours (`text/html`, `image/*`, ...) stand for the content as it is.
+    """
+    refused = None
+    for found in ranges:
+        form = _BY_MEDIA_TYPE.get(found.kind, Form.PLAIN)
+        if form in {Form.PLAIN, Form.JSON}:
+            if not found.kind.startswith(_IPFS_TYPES):
+                return Form.PLAIN
+        elif form is not Form.CAR or is_offered(found.parameters, asked):
             return form
-    if "application/vnd.ipld" in accept or "application/vnd.ipfs" in accept:
+        refused = found.kind
+    if refused is not None:
         raise NotAcceptableError(
-            f"content is not offered as {accept[:80]!r}", hint="ask for raw blocks or a CAR"
+            f"content is not offered as {refused[:80]!r} with these parameters",
+            hint="ask for raw blocks, or for a CAR of version=1, order=dfs",
         )
     return Form.PLAIN
-
-
-def _check_car(parameters: str) -> None:
-    offered = {"version": {"1"}, "order": {"dfs", "unk"}, "dups": {"n"}}
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().partition("=")
-        if value.strip('"') not in offered.get(name, {value.strip('"')}):
-            raise NotAcceptableError(
-                f"a CAR with {parameter.strip()[:40]} is not offered",
-                hint="CARs are version=1, order=dfs, dups=n",
-            )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def plan_car(blocks: Blocks, place: Place, wanted: Wanted, conditions: Conditions) -> Plan:
     """Plan the CAR of what a path leads to; it has no ranges."""
-    cid, pieces = export_path(blocks, place.root, place.path, wanted.scope)
-    etag = b'W/"%b.car.%b"' % (str(cid).encode(), wanted.scope.encode())
+    cid, pieces = export_path(blocks, place.root, place.path, wanted.car.scope)
+    etag = b'W/"%b.car.%b"' % (str(cid).encode(), wanted.car.scope.encode())
     headers = car_headers(place.content_path, (cid,), place.cache)
-    return plan_stream(etag, headers, conditions, pieces, whole=wanted.scope == "all")
+    return plan_stream(etag, headers, conditions, pieces, whole=wanted.car.scope == "all")
