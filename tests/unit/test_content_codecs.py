@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.content import dag_pb, hamt, protobuf, unixfs
+from lichen.content import dag_cbor, dag_pb, hamt, protobuf, unixfs
 from lichen.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from lichen.content.dag import cbor_links, links_of
+from lichen.content.dag import links_of
 from lichen.content.dag_pb import Link
 from lichen.content.murmur3 import murmur3_x64_64
 from lichen.content.unixfs import Kind, Mtime, UnixFS
@@ -52,7 +52,7 @@ def test_a_unixfs_message_with_mode_and_mtime_reads_back(node):
 
 @given(st.binary(max_size=200))
 def test_random_bytes_never_raise_anything_but_a_user_error(data):
-    for decode in (dag_pb.decode, unixfs.decode, cbor_links):
+    for decode in (dag_pb.decode, unixfs.decode, dag_cbor.links):
         with contextlib.suppress(UserError):
             decode(data)
 
@@ -138,7 +138,7 @@ def test_links_of_dag_cbor_are_found_in_order(value):
         return item
 
     block = bytes(libipld.encode_dag_cbor(plain(value)))
-    assert cbor_links(block) == found
+    assert dag_cbor.links(block) == found
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_links_of_dag_cbor_are_found_in_order(value):
 )  # fmt: skip
 def test_malformed_cbor_is_refused_at_once(block):
     with pytest.raises(UserError):
-        cbor_links(block)
+        dag_cbor.links(block)

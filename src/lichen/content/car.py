@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import libipld
 
-from lichen.content import varint
+from lichen.content import dag_cbor, varint
 from lichen.content.blocks import BLOCK_BYTES_MAX, Blocks, check_block
 from lichen.content.cid import CID
-from lichen.content.dag import cbor_links, walk
+from lichen.content.dag import walk
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class CarReader:
 
 def _decode_header(header: bytes) -> tuple[CID, ...]:
     """Read the one canonical header of these roots."""
-    roots = tuple(cbor_links(header))
+    roots = tuple(dag_cbor.links(header))
     if len(roots) > ROOTS_MAX:
         raise UserError(f"a CAR of over {ROOTS_MAX} roots")
     if header != _encode_header(roots):
