@@ -19,7 +19,7 @@ from lichen.cdn.wanted import Form, Wanted, read_wanted
 from lichen.content import CID, RAW
 from lichen.errors import UserError
 from lichen.wire import ContentEntry, FlatFile, Ready
-from lichen.wire.content import byte_range, etag_matches
+from lichen.wire.content import RANGES_MAX, byte_range, etag_matches
 
 CID_OF_X = CID.of(RAW, b"x")
 
@@ -117,11 +117,18 @@ def test_a_range_is_what_slicing_says(first, last, size):
 @pytest.mark.parametrize(
     ("value", "size", "found"),
     [(b"bytes=-3", 10, (7, 9)), (b"bytes=-30", 10, (0, 9)), (b"bytes=-0", 10, (10, 9)),
-     (b"bytes=5-", 10, (5, 9)), (b"bytes=-", 10, None), (b"bytes=0-1,3-4", 10, None),
-     (b"lines=1-2", 10, None), (b"", 10, None), (b"bytes=0-", 0, (0, -1))],
+     (b"bytes=5-", 10, (5, 9)), (b"bytes=-", 10, None), (b"Bytes= 3-4 , 0-1", 10, (3, 4)),
+     (b"lines=1-2", 10, None), (b"", 10, None), (b"bytes=0-", 0, (0, -1)),
+     (b"bytes=90-,0-1", 10, (0, 1)), (b"bytes=90-,80-", 10, (90, 9)),
+     (b"bytes=0-1,x", 10, None), (b"bytes=0-1,", 10, None), (b"bytes=0-1,5-2", 10, None)],
 )  # fmt: skip
-def test_open_ranges_and_what_is_no_range(value, size, found):
+def test_open_ranges_several_ranges_and_what_is_no_range(value, size, found):
     assert byte_range(value, size) == found
+
+
+def test_more_ranges_than_the_bound_are_answered_by_the_whole():
+    assert byte_range(b"bytes=" + b",".join([b"1-2"] * RANGES_MAX), 10) == (1, 2)
+    assert byte_range(b"bytes=" + b",".join([b"1-2"] * (RANGES_MAX + 1)), 10) is None
 
 
 def test_entity_tags_are_compared_weakly():

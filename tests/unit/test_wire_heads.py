@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lichen.errors import LichenError
 from lichen.wire import HeadRewrite, forward_head
-from lichen.wire.errors import HeadTooLargeError, MalformedError, NotImplementedMethodError
+from lichen.wire.errors import HeadTooLargeError, MalformedError
 from lichen.wire.heads import (
     CHUNKED,
     UNTIL_CLOSE,
@@ -75,9 +75,21 @@ def test_an_ambiguous_head_is_refused(head: bytes) -> None:
     assert usual_request(head, None, 128) is None
 
 
-def test_connect_is_not_offered() -> None:
-    with pytest.raises(NotImplementedMethodError):
-        parse_request(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")
+def test_connect_names_host_and_port_as_its_target() -> None:
+    head = parse_request(b"CONNECT A:443 HTTP/1.1\r\nHost: b\r\n\r\n")
+    assert (head.host, head.path, head.is_proxied) == (b"a:443", b"", True)
+    assert parse_request(b"CONNECT [::1]:80 HTTP/1.0\r\n\r\n").host == b"[::1]:80"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"CONNECT a", b"CONNECT a:", b"CONNECT http://a:80/", b"CONNECT u@a:80", b"CONNECT /a:80/",
+     b"GET a:80", b"GET http:///x", b"GET http://u@a/x", b"GET http://u:p@a", b"GET ftp://a/x",
+     b"GET http://a b/x", b"GET http://a:123456/", b"GET http://a:80:80/", b"GET http:/a/x"],
+)  # fmt: skip
+def test_a_target_that_names_a_host_in_another_way_is_refused(target: bytes) -> None:
+    with pytest.raises(MalformedError):
+        parse_request(target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
 def test_too_many_fields_are_refused_on_both_paths() -> None:
@@ -109,6 +121,20 @@ def test_the_absolute_form_decides_the_host() -> None:
     head = parse_request(b"GET http://b.example/x?y HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (head.host, head.path, head.target) == (b"b.example", b"/x", b"/x?y")
     assert forward_head(head) == b"GET /x?y HTTP/1.1\r\nhost: b.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "read"),
+    [(b"http://b:80", b"/"), (b"HTTP://b:80?x", b"/?x"), (b"https://b:80/a?b", b"/a?b")],
+)
+def test_the_absolute_form_reads_as_if_it_had_come_in_the_usual_one(target, read) -> None:
+    block = b"GET %b HTTP/1.1\r\nX: 1\r\nHost: a\r\nY: 2\r\n\r\n" % target
+    head = parse_request(block)
+    assert head.block == b"GET %b HTTP/1.1\r\nhost: b:80\r\nX: 1\r\nY: 2\r\n\r\n" % read
+    assert head.headers == [(b"host", b"b:80"), (b"x", b"1"), (b"y", b"2")]
+    assert head.is_proxied
+    again = parse_request(head.block)
+    assert (again.host, again.target, again.path) == (head.host, head.target, head.path)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +286,10 @@ class _Oracle:
         self.complete = True
 
 
+def without_host(fields):
+    return [(name, value) for name, value in fields if name != b"host"]
+
+
 @given(_requests)
 def test_an_accepted_request_is_read_as_llhttp_reads_it(block: bytes) -> None:
     if block.find(b"\r\n\r\n") + 4 != len(block):
@@ -276,6 +306,8 @@ def test_an_accepted_request_is_read_as_llhttp_reads_it(block: bytes) -> None:
     except httptools.HttpParserUpgrade:
         assert b"upgrade" in head
     assert oracle.complete
+    if head.is_proxied:  # there the target's host stands in the place of the field
+        oracle.headers = [(b"host", head.host), *without_host(oracle.headers)]
     assert oracle.headers == head.headers
     if head.minor:
         assert parser.should_keep_alive() == head.keep_alive

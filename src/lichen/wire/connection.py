@@ -22,8 +22,10 @@ from lichen.wire.discard import Discard, Linger
 from lichen.wire.errors import (
     BodyTooLargeError,
     BusyError,
+    ForeignHostError,
     HeadTooLargeError,
     MalformedError,
+    NotImplementedMethodError,
     RequestTimeoutError,
 )
 from lichen.wire.framing import Framing, framing_for
@@ -33,10 +35,12 @@ from lichen.wire.problem import problem_ready
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from lichen.wire.listener import Listener
 
 _END: Final = b"\r\n\r\n"
+_TUNNEL: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _LOG = logging.getLogger(__name__)
 
 
@@ -275,10 +279,16 @@ class Connection(HttpToolsProtocol):
             if len(block) > limits.head_bytes_max:
                 raise _head_too_large(limits.head_bytes_max)
             head = parse_request(block, self.client, headers_max=limits.headers_max)
+            if head.is_proxied:
+                _check_proxied(head, self.listener.config.is_own)
         except LichenError as error:
             counters.malformed += 1
             self.say_and_close(error)
             return False
+        if head.method == b"CONNECT":
+            counters.statuses[2] += 1
+            self.write(_TUNNEL)
+            return bool(rest)
         if self.listener.config.mux and asks_for_mux(head):
             self._begin(head, MuxWork(), rest)
             return False
@@ -378,6 +388,23 @@ class Connection(HttpToolsProtocol):
             data, self.held = self.held, b""
             self._head_since = self.listener.now
             self._read_requests(data)
+
+
+def _check_proxied(head: RequestHead, is_own: Callable[[bytes], bool] | None) -> None:
+    """Raise unless a client that uses this server as its proxy asks for the server itself.
+
+    A tunnel ends where it begins: what comes through it are requests to this very server.
+    """
+    if head.method == b"CONNECT":
+        if is_own is None:
+            raise NotImplementedMethodError("CONNECT is not offered", hint="this is no open proxy")
+        if head.content_length:
+            raise MalformedError("CONNECT has no body", hint="send it after the answer")
+    if is_own is not None and not is_own(head.host):
+        raise ForeignHostError(
+            f"{head.host[:80].decode('latin-1')} is not a host of this server",
+            hint="it is no open proxy: ask for hosts of its own only",
+        )
 
 
 def _head_too_large(bytes_max: int) -> HeadTooLargeError:

@@ -1,7 +1,8 @@
 """Content with a validator: 200, 206, 304 or 416, decided from headers prepared once.
 
-GET and HEAD with If-None-Match, Range and If-Range as RFC 9110 has them. Several ranges in one
-request are answered by the whole content, as section 14.2 allows.
+GET and HEAD with If-None-Match, Range and If-Range as RFC 9110 has them. Of several ranges in one
+request the first that can be had is sent: the client sees in Content-Range what it got, and asks
+for the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from lichen.wire.answers import Work
     from lichen.wire.heads import RequestHead
 
-_RANGE = re.compile(rb"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
+RANGES_MAX: Final = 16  # more of them are nobody's who reads: the whole content is sent
+_RANGE = re.compile(rb"[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 _NOT_ALLOWED: Final = Ready.of(405, [(b"allow", b"GET, HEAD")])
 
 
@@ -124,18 +126,29 @@ def etag_matches(etag: bytes, condition: bytes) -> bool:
 
 
 def byte_range(value: bytes, size: int) -> tuple[int, int] | None:
-    """Read the value of Range: the first and last byte asked for of `size`.
+    """Read the value of Range: the first and last byte to send of `size`.
 
-    None is for the whole: no range, several, or a malformed one. A first behind the last says that
-    the range lies outside (RFC 9110, 14.1).
+    None is for the whole: no range, too many, or a malformed one. A first behind the last says that
+    all ranges lie outside (RFC 9110, 14.1).
     """
-    match = _RANGE.fullmatch(value)
+    if value[:6].lower() != b"bytes=":
+        return None
+    parts = value[6:].split(b",", RANGES_MAX)
+    places = [_place(part, size) for part in parts]
+    if len(parts) > RANGES_MAX or None in places:
+        return None
+    found = [place for place in places if place is not None]
+    return next((place for place in found if place[0] <= place[1]), found[0])
+
+
+def _place(part: bytes, size: int) -> tuple[int, int] | None:
+    match = _RANGE.fullmatch(part)
     if match is None:
         return None
     first, last = match.groups()
     if first:
         if last and int(last) < int(first):
-            return None  # not a valid range: ignored (RFC 9110, 14.1.1)
+            return None  # not a valid range: all are ignored (RFC 9110, 14.1.1)
         return int(first), min(int(last), size - 1) if last else size - 1
     if not last:
         return None

@@ -26,6 +26,13 @@ class NotImplementedMethodError(UserError):
     status = 501
 
 
+class ForeignHostError(UserError):
+    """A client that takes this server for its proxy asks for a host that is not the server's."""
+
+    code = "foreign-host"
+    status = 421
+
+
 class HeadTooLargeError(LimitError):
     """The head has more bytes or fields than the listener accepts."""
 

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from lichen.wire.errors import HeadTooLargeError, MalformedError, NotImplementedMethodError
+from lichen.wire.errors import HeadTooLargeError, MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,8 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
 # further look: a request without body whose first field is Host, a response with Content-Length.
 _PLAIN = rb"(?!(?i:host|content-length|" + _HOPS + rb"):)" + _TOKEN + rb"++:" + _VALUE
 _USUAL_REQUEST = re.compile(
-    rb"([A-Z][A-Z\-]{0,23}+) ((/[\x21\x22\x24-\x3e\x40-\x7e]*+)(?:\?[\x21\x22\x24-\x7e]*+)?)"
+    rb"(?!CONNECT )([A-Z][A-Z\-]{0,23}+)"
+    rb" ((/[\x21\x22\x24-\x3e\x40-\x7e]*+)(?:\?[\x21\x22\x24-\x7e]*+)?)"
     rb" HTTP/1\.1()\r\n(?i:host):[ \t]*+([A-Za-z0-9.\-_]++(?::[0-9]{0,5})?)\r\n"
     rb"(?:" + _PLAIN + rb"|(?i:connection:[ \t]*+keep-alive)\r\n)*+\r\n"
 )
@@ -67,7 +68,8 @@ _USUAL_RESPONSE = re.compile(
     rb"(?:" + _PLAIN + rb")*+\r\n"
 )
 _PAIR = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r\n")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]*)(.*)")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]++)((?:[/?].*)?)")
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9.\-_]++|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 _HOST = re.compile(rb"[A-Za-z0-9.\-_]*+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{0,5})?")
 
 
@@ -104,6 +106,10 @@ class _Head:
         lowered = self.block.lower()
         return name in lowered and b"\r\n%b:" % name in lowered
 
+    def forget_fields(self) -> None:
+        """Have the fields read anew: the block is another one."""
+        self._fields = None
+
     def _split(self) -> Fields:
         block = self.block
         fields = [(name.lower(), value) for name, value in _PAIR.findall(block, self.fields_at)]
@@ -120,8 +126,11 @@ class _Head:
 class RequestHead(_Head):
     """The head of one request, checked and ready to route.
 
-    `target` is as sent; `path` is the target without query, still percent-encoded; `host` is
-    lower-case and may carry a port; `headers` are (lower-case name, value) in order.
+    `target` is as sent, `path` the target without query, still percent-encoded; `host` is
+    lower-case and may carry a port; `headers` are (lower-case name, value) in order. `is_proxied`
+    tells that the client takes this server for its proxy: it named the host in the target, which
+    then decides, and the head reads as if it had come in the usual form (RFC 9112, 3.2.2). CONNECT
+    has its host and port as target, and an empty path.
     `content_length` is `CHUNKED` for a chunked body and 0 for none; `upgrade` is b"websocket" or
     empty: no other protocol is switched to. `client` is the peer's (host, port), None on a unix
     socket. `block` is the head as received, up to and with its empty line.
@@ -139,6 +148,7 @@ class RequestHead(_Head):
     expects_continue: bool = False
     minor: int = 1
     usual: bool = False
+    is_proxied: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -246,6 +256,7 @@ def parse_response(block: bytes, method: bytes) -> ResponseHead:
 
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_HOST_ONLY: Final = frozenset({b"host"})
 
 
 def _combine(fields: Fields) -> dict[bytes, bytes]:
@@ -269,7 +280,7 @@ def _place(head: RequestHead) -> None:
             raise MalformedError("the Host field is missing", hint="HTTP/1.1 wants exactly one")
         host = b""
     path = target
-    if target[0] != 0x2F:  # "/"
+    if target[0] != 0x2F or head.method == b"CONNECT":  # "/"
         host, path = _place_other_form(head, host)
     if not _HOST.fullmatch(host):
         raise MalformedError("the Host field is not a host", hint="send host or host:port")
@@ -281,16 +292,28 @@ def _place(head: RequestHead) -> None:
 def _place_other_form(head: RequestHead, host: bytes) -> tuple[bytes, bytes]:
     if head.target == b"*" and head.method == b"OPTIONS":
         return host, head.target
+    if head.method == b"CONNECT" and _AUTHORITY.fullmatch(head.target):
+        head.is_proxied = True
+        return head.target, b""
     absolute = _ABSOLUTE.fullmatch(head.target)
-    if absolute is None:
-        if head.method == b"CONNECT":
-            raise NotImplementedMethodError("CONNECT is not offered", hint="this is no open proxy")
+    if absolute is None or head.method == b"CONNECT":
         raise MalformedError("the request target is not a path", hint="begin it with a slash")
     host, path = absolute.groups()
     if not path.startswith(b"/"):
         path = b"/" + path
-    head.target = path
+    _rewrite_target(head, host, path)
     return host, path
+
+
+def _rewrite_target(head: RequestHead, host: bytes, path: bytes) -> None:
+    """Make the head one in origin-form, so that whatever reads it sees the same host and path."""
+    line = b"%b %b HTTP/1.%d\r\n" % (head.method, path, head.minor)
+    fields = without_fields(head.block[head.fields_at :], _HOST_ONLY)
+    head.block = b"%bhost: %b\r\n%b" % (line, host, fields)
+    head.fields_at = len(line)
+    head.target = path
+    head.is_proxied = True
+    head.forget_fields()
 
 
 def _frame_request(head: RequestHead) -> None:
@@ -390,10 +413,6 @@ class HeadRewrite:
         if mark is None and head.usual and target is None:
             return b"%b%b\r\n" % (block[:-2], tail)
         fields = block[head.fields_at : -2] if mark is None else self._prune(head, lowered, mark)
-        if block[len(head.method) + 1] != 0x2F:  # absolute-form decides the host
-            fields = without_fields(fields, _HOST_ONLY)
-            if b"host" not in self._drop:
-                fields = b"host: %b\r\n%b" % (head.host, fields)
         if head.content_length == CHUNKED:
             tail += b"transfer-encoding: chunked\r\n"
         if head.upgrade:
@@ -416,9 +435,6 @@ class HeadRewrite:
         pieces.append(block[start:-2])
         fields = b"".join(pieces)[2:]
         return without_named(fields, named) if named else fields
-
-
-_HOST_ONLY: Final = frozenset({b"host"})
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -23,7 +24,7 @@ from lichen.wire.limits import TICK_S, Limits
 from lichen.wire.problem import problem_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from lichen.wire.answers import Answer
     from lichen.wire.heads import RequestHead
@@ -39,12 +40,15 @@ class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `addresses` are `host:port` or `[v6]:port` (port 0 takes any free one) or `unix:/path`; a stale
     unix socket is replaced. `mux` offers clients to carry many connections over one (docs/wire.md).
+    `is_own` tells which hosts (lower-case, perhaps with a port) a client may ask for that uses this
+    as its HTTP proxy, tunnels included. They end here: nothing is ever dialled for them.
     """
 
     addresses: tuple[str, ...]
     limits: Limits = Limits()
     name: str = "http"
     mux: bool = False
+    is_own: Callable[[bytes], bool] | None = None
 
 
 class Listener:
