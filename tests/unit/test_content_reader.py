@@ -9,7 +9,10 @@ from lichen.content import (
     V1_2025,
     CheckedBlocks,
     MissingBlockError,
+    dag_cbor,
+    dag_json,
     dag_pb,
+    follow,
     hamt,
     import_bytes,
     import_directory,
@@ -22,9 +25,10 @@ from lichen.content import (
     unixfs,
     walk,
 )
-from lichen.content.cid import CID, DAG_PB, RAW
+from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB, RAW
 from lichen.content.dag_pb import Link
 from lichen.content.importer import FileBuilder, leaf_block, leaf_digest
+from lichen.content.ipld import PartOfBlockError
 from lichen.content.murmur3 import murmur3_x64_64
 from lichen.content.profile import DirectoryMeasure, Profile
 from lichen.content.unixfs import Kind, UnixFS
@@ -203,6 +207,35 @@ def test_a_path_leads_through_folders_and_hamts_to_files_and_symlinks():
             resolve(blocks, root.cid, path)
     with pytest.raises(UserError):
         resolve(blocks, root.cid, ["a"] * 1000)
+
+
+def test_a_path_leads_through_the_links_of_dag_cbor_and_dag_json_into_unixfs():
+    blocks = Memory()
+    file = blocks.add(RAW, b"deep")
+    folder = import_directory([Link(file, "a b")], V1_2025, lambda c, b: blocks.update({c: b}))
+    inner = blocks.add(DAG_JSON, dag_json.encode({"list": [1, {"unix": folder.cid}], "/": True}))
+    top = blocks.add(DAG_CBOR, dag_cbor.encode({"next": inner, "": {"0": inner}}))
+    alone = blocks.add(DAG_CBOR, dag_cbor.encode(top))
+    assert follow(blocks, top, "next") == (top, inner)
+    whole = "/next/list/1/unix/a b"
+    assert follow(blocks, top, whole) == (top, inner, folder.cid, file)
+    assert follow(blocks, alone, whole) == (alone, top, inner, folder.cid, file)
+    for inside in ("list", "list/0", "list/1"):
+        with pytest.raises(PartOfBlockError) as caught:
+            follow(blocks, top, f"next/{inside}")
+        assert caught.value.status == 501
+    for nowhere in ("nope", "next/list/2", "next/list/01", "next/list/-1", "next/list/0/x"):
+        with pytest.raises(NotFoundError):
+            follow(blocks, top, nowhere)
+
+
+def test_blocks_that_are_but_a_link_are_followed_a_bounded_way():
+    blocks = Memory()
+    cid = blocks.add(RAW, b"")
+    for _ in range(300):
+        cid = blocks.add(DAG_JSON, dag_json.encode(cid))
+    with pytest.raises(UserError):
+        follow(blocks, cid, "x")
 
 
 def test_hostile_hamts_are_refused():

@@ -17,6 +17,7 @@ from lichen.content import varint
 from lichen.errors import UserError
 from lichen.identity import base58
 
+CBOR = 0x51
 RAW = 0x55
 DAG_PB = 0x70
 DAG_CBOR = 0x71

@@ -1,7 +1,8 @@
 """DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec): the data model as canonical CBOR.
 
 Read strictly: one spelling per value, because another spelling of the same value has another CID.
-`links` reads any well-formed CBOR instead, so that what older writers made is walked all the same.
+Where strictness is not asked for, what the specification lets older writers do is read as well:
+keys in any order, short floats, long integers.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ _CID_TAG = 42
 _ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}
 _CONSTANTS: dict[int, Value] = {0xF4: False, 0xF5: True, 0xF6: None}
 _FLOAT = 0xFB
-_FLOAT_BYTES = 9
+_FLOATS = {0xF9: struct.Struct(">e"), 0xFA: struct.Struct(">f"), _FLOAT: struct.Struct(">d")}
 
 
-def decode(block: bytes) -> Value:
-    """Read a block; raise UserError unless it is spelt canonically and within the bounds."""
-    value, end = _Reader(block).read(0, 0)
+def decode(block: bytes, *, strict: bool = True) -> Value:
+    """Read a block; raise UserError unless it is spelt canonically and within the bounds.
+
+    Without `strict`, all that the specification lets a reader tolerate is read.
+    """
+    value, end = _Reader(block, strict=strict).read(0, 0)
     if end != len(block):
         raise UserError("bytes follow a DAG-CBOR value")
     return value
@@ -46,7 +50,7 @@ def links(block: bytes) -> list[CID]:
             open_items.pop()
             continue
         open_items[-1] -= 1
-        major, argument, offset = _head(block, offset)
+        major, argument, offset = _head(block, offset, strict=False)
         if expect_link and major != _BYTES:
             raise UserError("a DAG-CBOR link is not a byte string")
         if major in (_BYTES, _TEXT):
@@ -72,8 +76,9 @@ def links(block: bytes) -> list[CID]:
 class _Reader:
     """Reads one block, and counts what it makes of it."""
 
-    def __init__(self, block: bytes) -> None:
+    def __init__(self, block: bytes, *, strict: bool) -> None:
         self._block = block
+        self._strict = strict
         self._items = 0
 
     def read(self, offset: int, depth: int) -> tuple[Value, int]:
@@ -82,7 +87,7 @@ class _Reader:
         if depth > DEPTH_MAX or self._items > ITEMS_MAX:
             raise UserError(f"a DAG-CBOR value is over {DEPTH_MAX} deep or {ITEMS_MAX} long")
         start = offset
-        major, argument, offset = _head(self._block, offset)
+        major, argument, offset = self._head(offset)
         if major == _UNSIGNED:
             return argument, offset
         if major == _NEGATIVE:
@@ -98,6 +103,9 @@ class _Reader:
         read = self._list if major == _ARRAY else self._map
         return read(argument, offset, depth + 1)
 
+    def _head(self, offset: int) -> tuple[int, int, int]:
+        return _head(self._block, offset, strict=self._strict)
+
     def _string(self, size: int, offset: int) -> tuple[bytes, int]:
         if size > len(self._block) - offset:
             raise UserError("a DAG-CBOR string is cut off")
@@ -107,16 +115,17 @@ class _Reader:
         first = self._block[start]
         if first in _CONSTANTS:
             return _CONSTANTS[first], start + 1
-        if first != _FLOAT:
+        if first not in _FLOATS or (self._strict and first != _FLOAT):
             raise UserError("DAG-CBOR has false, true, null and 64-bit floats, nothing alike")
-        number: float = struct.unpack_from(">d", self._block, start + 1)[0]
+        layout = _FLOATS[first]
+        number: float = layout.unpack_from(self._block, start + 1)[0]
         if not math.isfinite(number):
             raise UserError("DAG-CBOR has neither NaN nor infinity")
-        return number, start + _FLOAT_BYTES
+        return number, start + 1 + layout.size
 
     def _tagged(self, tag: int, offset: int) -> tuple[Value, int]:
         _check_tag(tag)
-        major, size, offset = _head(self._block, offset)
+        major, size, offset = self._head(offset)
         if major != _BYTES:
             raise UserError("a DAG-CBOR link is not a byte string")
         data, offset = self._string(size, offset)
@@ -133,18 +142,19 @@ class _Reader:
         entries: dict[str, Value] = {}
         last = (-1, b"")
         for _ in range(count):
-            major, size, offset = _head(self._block, offset)
+            major, size, offset = self._head(offset)
             if major != _TEXT:
                 raise UserError("the keys of a DAG-CBOR map are text")
             data, offset = self._string(size, offset)
-            if (size, data) <= last:
+            key = _text(data)
+            if key in entries or (self._strict and (size, data) <= last):
                 raise UserError("the keys of a DAG-CBOR map are not in order, or stand twice")
             last = (size, data)
-            entries[_text(data)], offset = self.read(offset, depth)
+            entries[key], offset = self.read(offset, depth)
         return entries, offset
 
 
-def _head(block: bytes, offset: int) -> tuple[int, int, int]:
+def _head(block: bytes, offset: int, *, strict: bool) -> tuple[int, int, int]:
     if offset >= len(block):
         raise UserError("a DAG-CBOR value is cut off")
     major, low = block[offset] >> 5, block[offset] & 31
@@ -155,7 +165,7 @@ def _head(block: bytes, offset: int) -> tuple[int, int, int]:
     if size is None or offset + size > len(block):
         raise UserError("a DAG-CBOR value is cut off or of indefinite length")
     argument = int.from_bytes(block[offset : offset + size], "big")
-    if major != _SIMPLE and argument < (24 if size == 1 else 1 << (size * 4)):
+    if strict and major != _SIMPLE and argument < (24 if size == 1 else 1 << (size * 4)):
         raise UserError("a DAG-CBOR number is not in its shortest form")
     return major, argument, offset + size
 
@@ -219,7 +229,7 @@ def _scalar(value: float | str | bytes | CID | None) -> bytes:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise UserError("DAG-CBOR has neither NaN nor infinity")
-        return struct.pack(">Bd", _FLOAT, value)
+        return bytes((_FLOAT,)) + _FLOATS[_FLOAT].pack(value)
     if not INTEGER_MIN <= value <= INTEGER_MAX:
         raise UserError("an integer does not fit DAG-CBOR: 64 bits and a sign")
     return _start(_UNSIGNED, value) if value >= 0 else _start(_NEGATIVE, -1 - value)

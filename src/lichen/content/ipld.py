@@ -6,23 +6,37 @@ dag-pb has the form that its specification calls logical (https://ipld.io/specs/
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import TYPE_CHECKING
 
 from lichen.content import dag_cbor, dag_json, dag_pb
 from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB, RAW
-from lichen.errors import UserError
+from lichen.errors import NotFoundError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lichen.content.value import Value
 
+
+class PartOfBlockError(UserError):
+    """A path leads to something inside a block, which has no CID of its own."""
+
+    code = "part-of-a-block"
+    status = 501
+
+
 CODEC_NAMES = {"dag-pb": DAG_PB, "dag-cbor": DAG_CBOR, "dag-json": DAG_JSON, "raw": RAW}
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 _UINT64_MAX = 2**64 - 1
 
 
 def decode(codec: int, block: bytes) -> Value:
-    """Read a block of dag-pb, dag-cbor, dag-json or raw; raise UserError when malformed."""
+    """Read a block of dag-pb, dag-cbor, dag-json or raw; raise UserError when malformed.
+
+    What older writers spelt in other ways than the canonical one is read too.
+    """
     read = _DECODERS.get(codec)
     if read is None:
         raise UserError(f"blocks of codec 0x{codec:x} have no known form", hint="fetch them raw")
@@ -40,6 +54,33 @@ def encode(codec: int, value: Value) -> bytes:
 def convert(block: bytes, codec: int, to: int) -> bytes:
     """Return what a block says as a block of another codec; raise UserError."""
     return block if codec == to else encode(to, decode(codec, block))
+
+
+def next_link(cid: CID, block: bytes, segments: Sequence[str]) -> tuple[CID, int]:
+    """Follow a path inside a dag-cbor or dag-json block to the first link.
+
+    Returns the link and how many segments lead there. Raises NotFoundError where the block has no
+    such field, PartOfBlockError where the path ends before there is a link.
+    """
+    value = decode(cid.codec, block)
+    for count, segment in enumerate(segments):
+        if isinstance(value, CID):
+            return value, count
+        value = _field(cid, value, segment)
+    if isinstance(value, CID):
+        return value, len(segments)
+    raise PartOfBlockError(
+        f"/{'/'.join(segments)[:80]} is a part of {cid}, not a block of its own",
+        hint=f"ask for {cid} and take it from there",
+    )
+
+
+def _field(cid: CID, value: Value, segment: str) -> Value:
+    if isinstance(value, dict) and segment in value:
+        return value[segment]
+    if isinstance(value, list) and _INDEX.fullmatch(segment) and int(segment) < len(value):
+        return value[int(segment)]
+    raise NotFoundError(f"no field {segment[:80]!r} in {cid}", hint="look at the whole block")
 
 
 def _decode_dag_pb(block: bytes) -> Value:
@@ -97,7 +138,7 @@ def _encode_raw(value: Value) -> bytes:
 
 _DECODERS: dict[int, Callable[[bytes], Value]] = {
     DAG_PB: _decode_dag_pb,
-    DAG_CBOR: dag_cbor.decode,
+    DAG_CBOR: functools.partial(dag_cbor.decode, strict=False),
     DAG_JSON: dag_json.decode,
     RAW: bytes,
 }

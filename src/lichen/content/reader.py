@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lichen.content import dag_pb, hamt, unixfs
+from lichen.content import dag_pb, hamt, ipld, unixfs
 from lichen.content.blocks import Blocks, need_block
-from lichen.content.cid import CID, DAG_PB, RAW
+from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB, RAW
 from lichen.content.dag_pb import Link
 from lichen.content.murmur3 import murmur3_x64_64
 from lichen.content.unixfs import Kind, Mtime, UnixFS
@@ -76,6 +76,13 @@ class Span(msgspec.Struct, frozen=True):
     length: int
 
 
+class FilePart(msgspec.Struct, frozen=True):
+    """What one block of a file says: the bytes it holds itself, then its children and theirs."""
+
+    own_bytes: int
+    children: tuple[tuple[CID, int], ...] = ()
+
+
 class _Node(msgspec.Struct, frozen=True):
     links: tuple[Link, ...]
     unixfs: UnixFS
@@ -103,24 +110,34 @@ def resolve(blocks: Blocks, cid: CID, path: str | Sequence[str] = "") -> Entry:
 
 
 def follow(blocks: Blocks, cid: CID, path: str | Sequence[str] = "") -> tuple[CID, ...]:
-    """Return the CIDs along a path: `cid` itself, then one for each segment.
+    """Return the CIDs along a path: `cid` itself, then one for each entry or link passed.
 
-    Symlinks are not followed, empty segments are passed over. Raises NotFoundError where an entry
-    is missing or a file stands in the middle of the path, MissingBlockError where a block is.
+    Leads through UnixFS directories and through the links of dag-cbor and dag-json. Symlinks are
+    not followed, empty segments are passed over. Raises NotFoundError where an entry is missing or
+    a file stands in the middle of the path, MissingBlockError where a block is missing, and
+    PartOfBlockError where the path ends inside a block.
     """
     segments = path.split("/") if isinstance(path, str) else path
     segments = [segment for segment in segments if segment]
     if len(segments) > PATH_DEPTH_MAX:
         raise UserError(f"a path of over {PATH_DEPTH_MAX} segments")
     trail = [cid]
-    for segment in segments:
-        link = lookup(blocks, trail[-1], segment)
-        if link is None:
-            raise NotFoundError(
-                f"no entry {segment[:80]!r} in {trail[-1]}", hint="list the directory"
-            )
-        trail.append(link.cid)
+    while segments:
+        found, taken = _step(blocks, trail[-1], segments)
+        segments = segments[taken:]
+        trail.append(found)
+        if len(trail) > PATH_DEPTH_MAX + 1:  # links that take no segment: blocks that are a link
+            raise UserError(f"a path of over {PATH_DEPTH_MAX} blocks")
     return tuple(trail)
+
+
+def _step(blocks: Blocks, cid: CID, segments: list[str]) -> tuple[CID, int]:
+    if cid.codec in (DAG_CBOR, DAG_JSON):
+        return ipld.next_link(cid, need_block(blocks, cid), segments)
+    link = lookup(blocks, cid, segments[0])
+    if link is None:
+        raise NotFoundError(f"no entry {segments[0][:80]!r} in {cid}", hint="list the directory")
+    return link.cid, 1
 
 
 def lookup(blocks: Blocks, cid: CID, name: str) -> Link | None:
@@ -272,20 +289,43 @@ def spans(blocks: Blocks, cid: CID, start: int = 0, end: int | None = None) -> I
         if cid.codec == RAW and claimed is not None:
             yield Span(cid, offset, claimed)
             continue
-        node = _decode(cid, need_block(blocks, cid))
-        if node.unixfs.kind not in _FILE_KINDS or depth > FILE_DEPTH_MAX:
-            raise UserError(f"{cid} is not a file, or too deep")
-        _check_size(cid, _file_bytes(node), claimed)
-        own = len(node.unixfs.data or b"")
+        if depth > FILE_DEPTH_MAX:
+            raise UserError(f"{cid} is too deep for a file")
+        part = file_part(cid, need_block(blocks, cid), claimed)
+        own = part.own_bytes
         if own and start < offset + own and (end is None or offset < end):
             yield Span(cid, offset, own)
-        children = _children(node, offset + own, depth + 1)
+        children = _children(part, offset + own, depth + 1)
         stack.extend(reversed([c for c in children if _overlaps(c, start, end)]))
 
 
-def _children(node: _Node, offset: int, depth: int) -> Iterator[tuple[CID, int, int, int]]:
-    for link, size in zip(node.links, node.unixfs.child_bytes, strict=True):
-        yield link.cid, offset, size, depth
+def file_part(cid: CID, block: bytes, claimed: int | None = None) -> FilePart:
+    """Read one block of a file, which holds the number of bytes that its parent claims.
+
+    Raises UserError where it is no part of a file, or its sizes contradict each other.
+    """
+    if cid.codec == RAW:
+        _check_size(cid, len(block), claimed)
+        return FilePart(len(block))
+    node = _decode(cid, block)
+    if node.unixfs.kind not in _FILE_KINDS:
+        raise UserError(f"{cid} is not a file")
+    _check_size(cid, _file_bytes(node), claimed)
+    cids = (link.cid for link in node.links)
+    children = tuple(zip(cids, node.unixfs.child_bytes, strict=True))
+    return FilePart(len(node.unixfs.data or b""), children)
+
+
+def deeper_shards(cid: CID, block: bytes) -> list[CID]:
+    """Return the shards that a HAMT directory's block links to, without its entries."""
+    node = _decode(cid, block)
+    letters = hamt.prefix_letters(hamt.check_fanout(node.unixfs))
+    return [link.cid for link in node.links if len(link.name or "") == letters]
+
+
+def _children(part: FilePart, offset: int, depth: int) -> Iterator[tuple[CID, int, int, int]]:
+    for cid, size in part.children:
+        yield cid, offset, size, depth
         offset += size
 
 
