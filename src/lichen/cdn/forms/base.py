@@ -16,12 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Links(msgspec.Struct, frozen=True):
+    """How the links of a listing begin that lead out of its folder.
+
+    `above` stands before the path of each folder above (`/ipfs/{cid}`, `//{host}/ipfs/{cid}`,
+    `//{host}` for a host that is the name itself), `other` before the CID of other content
+    (`/ipfs/`, `//{host}/ipfs/`); where `other` is empty, CIDs lead to a public explorer of CIDs.
+    """
+
+    above: str
+    other: str = "/ipfs/"
+
+
 class Place(msgspec.Struct, frozen=True):
     """What a request is for: a decoded path below a root, and how paths to the root begin.
 
     `content` is a path `/ipfs/...`; `host` an origin of its own, where `_headers` and `_redirects`
     hold; `site` an app, which lists nothing besides. `cache` says how long a file may be kept,
-    `has_function` that a function answers where the site has nothing.
+    `has_function` that a function answers where the site has nothing. `name` is the path that the
+    root was asked for by, where that is not its CID (`/ipns/{name}`).
     """
 
     root: CID
@@ -30,11 +43,18 @@ class Place(msgspec.Struct, frozen=True):
     prefix: str = ""
     cache: bytes = IMMUTABLE
     has_function: bool = False
+    name: str = ""
+    links: Links | None = None
+
+    @property
+    def content_root(self) -> str:
+        """Return the path that names the root in every gateway: `/ipfs/{cid}`, `/ipns/{name}`."""
+        return self.name or f"/ipfs/{self.root}"
 
     @property
     def content_path(self) -> str:
         """Return the path that names this in every gateway: `/ipfs/{cid}/...`."""
-        return f"/ipfs/{self.root}{self.path}"
+        return self.content_root + self.path
 
 
 class Conditions(msgspec.Struct, frozen=True):
