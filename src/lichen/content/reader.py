@@ -28,6 +28,7 @@ SMALL_LEAVES_MAX = 64
 SMALL_NODE_BYTES = 4096
 _FILE_KINDS = (Kind.FILE, Kind.RAW)
 _DIRECTORY_KINDS = (Kind.DIRECTORY, Kind.HAMT_SHARD)
+_HEX = frozenset("0123456789ABCDEF")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -154,7 +155,7 @@ def lookup(blocks: Blocks, cid: CID, name: str) -> Link | None:
 
 def _lookup_in_hamt(blocks: Blocks, node: _Node, name: str) -> Link | None:
     name_hash = murmur3_x64_64(name.encode("utf-8", "surrogatepass"))
-    fanout = hamt.check_fanout(node.unixfs)
+    fanout = _check_shard(node)
     letters = hamt.prefix_letters(fanout)
     for depth in range(hamt.HASH_BITS):
         prefix = f"{hamt.position(name_hash, depth, fanout):0{letters}X}"
@@ -183,7 +184,7 @@ def list_directory(blocks: Blocks, cid: CID) -> Iterator[DirectoryEntry]:
 
 
 def _list_hamt(blocks: Blocks, root: _Node) -> Iterator[DirectoryEntry]:
-    fanout = hamt.check_fanout(root.unixfs)
+    fanout = _check_shard(root)
     letters = hamt.prefix_letters(fanout)
     stack: list[tuple[Link, tuple[int, ...]]] = [(link, ()) for link in reversed(root.links)]
     while stack:
@@ -201,10 +202,10 @@ def _list_hamt(blocks: Blocks, root: _Node) -> Iterator[DirectoryEntry]:
 
 def _read_slot(link: Link, path: tuple[int, ...], letters: int) -> tuple[tuple[int, ...], str]:
     label = link.name or ""
-    try:
-        return (*path, int(label[:letters].encode("ascii"), 16)), label[letters:]
-    except ValueError as error:
-        raise UserError(f"a HAMT link is named {label[:80]!r}, without a position") from error
+    prefix = label[:letters]
+    if len(prefix) != letters or not _HEX.issuperset(prefix):
+        raise UserError(f"a HAMT link is named {label[:80]!r}, without a position")
+    return (*path, int(prefix, 16)), label[letters:]
 
 
 def _check_place(name: str, slots: tuple[int, ...], fanout: int) -> None:
@@ -218,9 +219,21 @@ def _decode_shard(blocks: Blocks, cid: CID, fanout: int) -> _Node:
     node = _decode(cid, need_block(blocks, cid))
     if node.unixfs.kind is not Kind.HAMT_SHARD or not node.links:
         raise UserError(f"{cid} is linked as a HAMT shard and is none, or is empty")
-    if hamt.check_fanout(node.unixfs) != fanout:
+    if _check_shard(node) != fanout:
         raise UserError(f"the HAMT shard {cid} has another fanout than its parent")
     return node
+
+
+def _check_shard(node: _Node) -> int:
+    """Return a shard's fanout; raise UserError where it is not usable or a slot is taken twice.
+
+    So each name stands at one place only, and a few blocks cannot stand for endless listings.
+    """
+    fanout = hamt.check_fanout(node.unixfs)
+    letters = hamt.prefix_letters(fanout)
+    if len({(link.name or "")[:letters] for link in node.links}) != len(node.links):
+        raise UserError("a HAMT shard has two links in one slot")
+    return fanout
 
 
 def read_file(
