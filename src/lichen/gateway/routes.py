@@ -1,12 +1,10 @@
-"""From a path to the function that answers it. Pure: built once per release.
-
-A route is a path, or a path prefix that ends in `*`. The longest one wins; an exact path beats a
-prefix of the same length.
-"""
+"""The functions of an app's release as the gateway calls them. Pure: built once per release."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from lichen.ledger.routes import RouteTable
 
 if TYPE_CHECKING:
     from lichen.identity import Address
@@ -36,7 +34,7 @@ class FunctionRoute:
 class AppRoutes:
     """The routes of one release of an app."""
 
-    __slots__ = ("_exact", "_prefixes", "app", "functions", "owner", "release", "runs_first")
+    __slots__ = ("_table", "app", "functions", "owner", "release", "runs_first")
 
     def __init__(self, owner: Address, release: Release) -> None:
         self.app = release.app
@@ -46,23 +44,10 @@ class AppRoutes:
             FunctionRoute(owner, release.app, release.number, spec) for spec in release.functions
         )
         self.runs_first = any(spec.run_first for spec in release.functions)
-        self._exact: dict[bytes, FunctionRoute] = {}
-        prefixes: dict[bytes, FunctionRoute] = {}
-        for function in self.functions:
-            for route in function.spec.routes:
-                pattern = route.encode()
-                if pattern.endswith(b"*"):
-                    prefixes.setdefault(pattern[:-1], function)
-                else:
-                    self._exact.setdefault(pattern, function)
-        self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+        self._table = RouteTable(
+            (route, function) for function in self.functions for route in function.spec.routes
+        )
 
     def match(self, path: bytes) -> FunctionRoute | None:
         """Return the function for a path without its query, or None."""
-        found = self._exact.get(path)
-        if found is not None:
-            return found
-        for prefix, function in self._prefixes:
-            if path.startswith(prefix) or (prefix.endswith(b"/") and path == prefix[:-1]):
-                return function
-        return None
+        return self._table.match(path)

@@ -10,6 +10,7 @@ from lichen.ledger.blocks import decode_block
 from lichen.ledger.errors import UnknownRouteError
 from lichen.ledger.history import history
 from lichen.ledger.machine import block_key
+from lichen.ledger.routes import RouteTable
 from lichen.ledger.tables import index_key
 from lichen.ledger.transactions import decode_transaction
 from lichen.ledger.types import Account, ChannelStatus, NodeStatus
@@ -168,26 +169,13 @@ class View:
 
 
 def match_route(release: Release, path: str) -> FunctionSpec:
-    """Return the function that answers on a path: an exact route, else the longest prefix.
-
-    A route ending in `*` stands for all paths that begin with what is before it, and `/api/*` also
-    for `/api`. Raises UnknownRouteError when no function answers.
-    """
-    best: tuple[int, FunctionSpec] | None = None
-    for function in release.functions:
-        for route in function.routes:
-            if route == path:
-                return function
-            if _covers(route, path) and (best is None or len(route) > best[0]):
-                best = (len(route), function)
-    if best is None:
+    """Return the function that answers on a path; raise UnknownRouteError when none does."""
+    functions = release.functions
+    table = RouteTable((route, function) for function in functions for route in function.routes)
+    found = table.match(path.encode("utf-8", "surrogatepass"))
+    if found is None:
         raise UnknownRouteError(
             f"no function of {release.app} v{release.number} answers on {path[:200]}",
             hint="add a route for it and deploy again",
         )
-    return best[1]
-
-
-def _covers(route: str, path: str) -> bool:
-    stem = route[:-1]
-    return route.endswith("*") and (path.startswith(stem) or path + "/" == stem)
+    return found
