@@ -1,0 +1,170 @@
+"""DNSLink over a real name server, on loopback: records, failures, truncation, silence."""
+
+import asyncio
+import contextlib
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from lichen.cdn import dnslink
+from lichen.cdn.dnslink import DnsLinks, NoDnsLinkError
+from lichen.errors import PeerUnavailableError, UserError
+
+CID = "bafkqaaa"
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers TXT questions from a map: records (owner, ttl, kind, *texts), an rcode, or silence."""
+
+    def __init__(self):
+        self.zone = {}
+        self.asked = []
+        self.transport = None
+        self.tcp = None
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.transport.get_extra_info('sockname')[1]}"
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, peer):
+        answer = self.answer(data)
+        if answer is not None:
+            wire = answer.to_wire()
+            if len(wire) > 512:
+                answer.answer, answer.flags = [], answer.flags | dns.flags.TC
+                wire = answer.to_wire()
+            self.transport.sendto(wire, peer)
+
+    def answer(self, data):
+        question = dns.message.from_wire(data)
+        name = question.question[0].name.to_text().rstrip(".").lower()
+        self.asked.append(name)
+        found = self.zone.get(name, dns.rcode.NXDOMAIN)
+        if found is None:
+            return None
+        answer = dns.message.make_response(question)
+        if isinstance(found, dns.rcode.Rcode):
+            answer.set_rcode(found)
+            return answer
+        for owner, ttl, kind, *texts in found:
+            answer.answer.append(dns.rrset.from_text(f"{owner or name}.", ttl, "IN", kind, *texts))
+        return answer
+
+    async def stream(self, reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                wire = self.answer(await reader.readexactly(size)).to_wire()
+                writer.write(len(wire).to_bytes(2, "big") + wire)
+        writer.close()
+
+
+@pytest.fixture
+async def server():
+    loop = asyncio.get_running_loop()
+    transport, made = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    made.tcp = await asyncio.start_server(made.stream, "127.0.0.1", port)
+    yield made
+    transport.close()
+    made.tcp.close()
+
+
+@pytest.fixture
+def links(server):
+    return DnsLinks([server.address])
+
+
+def txt(*texts, ttl=300, owner=None):
+    return (owner, ttl, "TXT", *texts)
+
+
+async def test_the_record_below_dnslink_counts_before_that_of_the_host(server, links):
+    server.zone["_dnslink.example.org"] = [txt(f'"dnslink=/ipfs/{CID}/a"', ttl=77)]
+    server.zone["example.org"] = [txt('"dnslink=/ipfs/other"')]
+    found = await links.lookup("example.org")
+    assert (found.path, found.ttl_s) == (f"/ipfs/{CID}/a", 77)
+    assert server.asked == ["_dnslink.example.org"]
+
+
+@pytest.mark.parametrize("nothing", [dns.rcode.NXDOMAIN, [], [txt('"v=spf1"')]])
+async def test_the_host_itself_is_asked_when_the_name_below_says_nothing(server, links, nothing):
+    server.zone["_dnslink.example.org"] = nothing
+    server.zone["example.org"] = [txt('"v=spf1"', f'"dnslink=/ipns/k51/{CID}"')]
+    assert (await links.lookup("example.org")).path == f"/ipns/k51/{CID}"
+
+
+async def test_a_domain_without_a_link_is_no_failure(server, links):
+    with pytest.raises(NoDnsLinkError):
+        await links.lookup("example.org")
+    server.zone["example.org"] = [txt('"dnslink=/etc/passwd"')]
+    with pytest.raises(NoDnsLinkError):
+        await links.lookup("example.org")
+
+
+async def test_parts_of_a_text_are_joined(server, links):
+    server.zone["_dnslink.example.org"] = [txt(f'"dnslink=/ip" "fs/{CID}"')]
+    assert (await links.lookup("example.org")).path == f"/ipfs/{CID}"
+
+
+async def test_aliases_are_followed_and_the_shortest_time_counts(server, links):
+    server.zone["_dnslink.www.example.org"] = [
+        (None, 30, "CNAME", "links.example.net."),
+        txt(f'"dnslink=/ipfs/{CID}"', owner="links.example.net"),
+    ]
+    found = await links.lookup("www.example.org")
+    assert (found.path, found.ttl_s) == (f"/ipfs/{CID}", 30)
+
+
+@pytest.mark.parametrize(("said", "counts"), [(0, 10), (5, 10), (600, 600), (2**31 - 1, 3600)])
+async def test_times_to_live_are_bounded(server, links, said, counts):
+    server.zone["_dnslink.example.org"] = [txt(f'"dnslink=/ipfs/{CID}"', ttl=said)]
+    assert (await links.lookup("example.org")).ttl_s == counts
+
+
+async def test_long_answers_come_over_tcp(server, links):
+    texts = [f'"filler {number} {"x" * 200}"' for number in range(20)]
+    server.zone["_dnslink.example.org"] = [txt(*texts, f'"dnslink=/ipfs/{CID}"')]
+    assert (await links.lookup("example.org")).path == f"/ipfs/{CID}"
+
+
+@pytest.mark.parametrize("failure", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, None])
+async def test_a_server_that_fails_or_is_silent_is_no_answer(server, links, failure, monkeypatch):
+    server.zone["_dnslink.example.org"] = failure
+    server.zone["example.org"] = [txt(f'"dnslink=/ipfs/{CID}"')]
+    links._resolver.lifetime = links._resolver.timeout = 0.3
+    with pytest.raises(PeerUnavailableError):
+        await links.lookup("example.org")
+    assert "example.org" not in server.asked, "what was not answered is not taken for a no"
+
+
+async def test_the_next_server_is_asked_when_the_first_fails(server):
+    loop = asyncio.get_running_loop()
+    transport, dead = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
+    dead.zone["_dnslink.example.org"] = dns.rcode.SERVFAIL
+    server.zone["_dnslink.example.org"] = [txt(f'"dnslink=/ipfs/{CID}"')]
+    links = DnsLinks([dead.address, server.address])
+    assert (await links.lookup("example.org")).path == f"/ipfs/{CID}"
+    transport.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.2.3", "1.2.3.4:x", "1.2.3.4:99999", "example.org"])
+def test_what_is_no_server_is_refused(text):
+    with pytest.raises(UserError):
+        DnsLinks([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "port"),
+    [("1.2.3.4", "1.2.3.4", 53), ("1.2.3.4:5353", "1.2.3.4", 5353), ("::1", "::1", 53),
+     ("[::1]:5353", "::1", 5353)],
+)  # fmt: skip
+def test_servers_are_addresses_with_or_without_a_port(text, address, port):
+    server = dnslink._server(text)
+    assert (server.address, server.port) == (address, port)
