@@ -80,9 +80,9 @@ def read_key(encoded: bytes) -> Libp2pKey:
     return Libp2pKey(KeyType(kind), bytes(encoded), _load(KeyType(kind), bytes(data)))
 
 
-def public_key(key: PrivateKey) -> Libp2pKey:
-    """Return what libp2p calls the public half of one of our keys."""
-    public = key.public
+def public_key(key: PrivateKey | PublicKey) -> Libp2pKey:
+    """Return what libp2p calls one of our keys, or the public half of one."""
+    public = key.public if isinstance(key, PrivateKey) else key
     if public.kind is KeyKind.ED25519:
         return _of(KeyType.ED25519, public.compressed)
     if public.kind is KeyKind.SECP256K1:
