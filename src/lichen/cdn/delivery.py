@@ -7,11 +7,7 @@ here but at some node of the network. What is here never touches the network.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
-import threading
-import time
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,15 +15,15 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from lichen.cdn.bridge import Bridge
 from lichen.cdn.formats import NotCachedError, split_content_path
-from lichen.cdn.forms.base import Conditions, Place
+from lichen.cdn.forms.base import Conditions, Place, Plan
 from lichen.cdn.plan import plan
-from lichen.cdn.pump import Pump
+from lichen.cdn.pump import Pump, Source
 from lichen.cdn.remote import RemoteBlocks
-from lichen.cdn.wanted import read_wanted
-from lichen.content import CID, MissingBlockError
-from lichen.errors import LichenError, NotFoundError, PeerUnavailableError, UserError
-from lichen.wire.errors import BusyError
+from lichen.cdn.wanted import Form, read_wanted
+from lichen.content import MissingBlockError
+from lichen.errors import LichenError, UserError
 from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
@@ -36,15 +32,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from lichen.cdn.fetch import Fetcher
-    from lichen.cdn.forms.base import Plan
-    from lichen.cdn.pump import Source
     from lichen.cdn.wanted import Wanted
-    from lichen.content import BlockStore
+    from lichen.content import Blocks, BlockStore
 
-ABSENT_S = 3.0  # what nobody has is not asked for again so soon
-ABSENT_MAX = 10_000
-FETCH_S_MAX = 12.0
-FETCHING_MAX = 12  # threads that may wait for the network; the others read what is here
+FETCH_THREADS = 64  # for what has to be fetched; the pump's others read what is here
+FETCH_STREAMS_MAX = 128
 
 log = structlog.get_logger()
 
@@ -61,14 +53,14 @@ class Delivery:
 
     def __init__(self, store: BlockStore, fetcher: Fetcher | None = None) -> None:
         self._store = store
-        self._fetcher = fetcher
+        self._bridge = None if fetcher is None else Bridge(store, fetcher)
         self._pump = Pump()
-        self._fetching = threading.Semaphore(FETCHING_MAX)
-        self._absent: collections.OrderedDict[CID, float] = collections.OrderedDict()
+        self._fetch_pump = Pump(threads=FETCH_THREADS, streams_max=FETCH_STREAMS_MAX)
 
     def close(self) -> None:
         """End the threads; no answer may be under way."""
         self._pump.close()
+        self._fetch_pump.close()
 
     def before(self, rest: ASGIApp) -> ASGIApp:
         """Return the ASGI app that answers paths of content, and leaves others to `rest`."""
@@ -98,47 +90,58 @@ class Delivery:
             try:
                 if request.method not in {"GET", "HEAD"}:
                     raise ReadOnlyError("content is read by GET and HEAD", hint="use one of them")
-                stack.enter_context(self._pump.slot())
-                source = stack.enter_context(self._pump.source())
-                found, first = await self._pump.run(source.open, self._beginning(place, request))
+                begun = await self._open(place, request, stack)
             except LichenError as error:
                 response = problem(error)
             else:
-                response = self._response(found, request.method, source, first)
+                response = _response(begun, request.method)
             try:
                 await response(scope, receive, send)
             except LichenError as error:
                 log.warning("content broke off", root=str(place.root), error=error.what)
 
-    def _beginning(self, place: Place, request: Request) -> Callable[[Source], Plan]:
+    async def _open(self, place: Place, request: Request, stack: contextlib.ExitStack) -> _Begun:
+        """Begin an answer: from what is here, else by threads that may wait for the network."""
         wanted = read_wanted(request.url.query, request.headers)
+        try:
+            return await _begin(self._pump, self._beginning(place, request, wanted), stack)
+        except MissingBlockError:
+            if self._bridge is None or wanted.only_if_cached:
+                raise
+        begin = self._beginning(place, request, wanted, is_local=False)
+        return await _begin(self._fetch_pump, begin, stack)
+
+    def _beginning(
+        self, place: Place, request: Request, wanted: Wanted, *, is_local: bool = True
+    ) -> Callable[[Source], Plan]:
         conditions = _conditions(request)
         loop = asyncio.get_running_loop()
         is_head = request.method == "HEAD"
 
         def begin(source: Source) -> Plan:
             source.cleanup.enter_context(self._store.hold(place.root))
-            remote = self._remote(wanted, loop)
-            if remote is not None:
-                source.cleanup.callback(remote.close)
-            found = self._plan(remote, place, wanted, conditions)
+            blocks: Blocks = self._store
+            if self._bridge is not None and not wanted.only_if_cached:
+                # Whoever asks block by block finds other sources himself: nothing goes in circles.
+                is_outside = wanted.form is not Form.RAW
+                blocks = self._bridge.blocks(place.root, loop, is_outside=is_outside)
+                blocks.is_local = is_local
+                source.cleanup.callback(blocks.close)
+            found = self._plan(blocks, place, wanted, conditions)
+            if isinstance(blocks, RemoteBlocks):
+                blocks.is_local = False  # a part that is missing all the same is fetched
+                if found.whole:
+                    blocks.read_all()
+                    source.on_end = blocks.keep if not is_head else None
             if found.pieces is not None and not is_head:
                 source.pieces, source.length = found.pieces, found.length
-                source.on_end = remote.keep if remote is not None and found.whole else None
             return found
 
         return begin
 
-    def _remote(self, wanted: Wanted, loop: asyncio.AbstractEventLoop) -> RemoteBlocks | None:
-        if self._fetcher is None or wanted.only_if_cached:
-            return None
-        return RemoteBlocks(self._store, lambda cid: self._fetch(cid, loop))
-
-    def _plan(
-        self, remote: RemoteBlocks | None, place: Place, wanted: Wanted, conditions: Conditions
-    ) -> Plan:
+    def _plan(self, blocks: Blocks, place: Place, wanted: Wanted, conditions: Conditions) -> Plan:
         try:
-            return plan(remote or self._store, place, wanted, conditions)
+            return plan(blocks, place, wanted, conditions)
         except MissingBlockError as error:
             if wanted.only_if_cached:
                 raise NotCachedError(
@@ -146,43 +149,42 @@ class Delivery:
                 ) from error
             raise
         except LichenError:
-            if remote is not None:
-                remote.keep()  # the folders that were looked through: asked for again soon
+            if isinstance(blocks, RemoteBlocks):
+                blocks.keep()  # the folders that were looked through: asked for again soon
             raise
 
-    def _fetch(self, cid: CID, loop: asyncio.AbstractEventLoop) -> bytes:
-        """Fetch a block from a reading thread; raise NotFoundError when nobody has it."""
-        if self._fetcher is None or self._absent.get(cid, 0.0) > time.monotonic():
-            raise NotFoundError(f"no node has {cid}", hint="add it: lichen storage add")
-        if not self._fetching.acquire(blocking=False):
-            raise BusyError(f"{FETCHING_MAX} fetches are under way", hint="try again shortly")
-        try:
-            waiting = asyncio.run_coroutine_threadsafe(self._fetcher.fetch_block(cid), loop)
-            try:
-                return waiting.result(FETCH_S_MAX)
-            except (TimeoutError, CancelledError) as error:  # too slow, or this server ends
-                waiting.cancel()
-                raise PeerUnavailableError(
-                    f"no node sent {cid} within {FETCH_S_MAX:.0f} s", hint="try again"
-                ) from error
-        except NotFoundError:
-            self._absent[cid] = time.monotonic() + ABSENT_S
-            while len(self._absent) > ABSENT_MAX:
-                self._absent.popitem(last=False)
-            raise
-        finally:
-            self._fetching.release()
 
-    def _response(self, found: Plan, method: str, source: Source, first: bytes) -> Response:
-        if found.pieces is None or method == "HEAD":
-            response = Response(None, found.status)
-        else:
-            response = StreamingResponse(self._pump.stream(source, first), found.status)
-        lines = [line.partition(b": ") for line in found.headers.split(b"\r\n") if line]
-        response.raw_headers = [(name, value) for name, _, value in lines]
-        if found.length is not None:
-            response.raw_headers.append((b"content-length", b"%d" % found.length))
-        return response
+class _Begun(msgspec.Struct, frozen=True):
+    """An answer that is decided, and read up to its first piece."""
+
+    plan: Plan
+    first: bytes
+    source: Source
+    pump: Pump
+
+
+async def _begin(
+    pump: Pump, begin: Callable[[Source], Plan], keep_open: contextlib.ExitStack
+) -> _Begun:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pump.slot())
+        source = stack.enter_context(pump.source())
+        found, first = await pump.run(source.open, begin)
+        keep_open.enter_context(stack.pop_all())
+    return _Begun(found, first, source, pump)
+
+
+def _response(begun: _Begun, method: str) -> Response:
+    found = begun.plan
+    if found.pieces is None or method == "HEAD":
+        response = Response(None, found.status)
+    else:
+        response = StreamingResponse(begun.pump.stream(begun.source, begun.first), found.status)
+    lines = [line.partition(b": ") for line in found.headers.split(b"\r\n") if line]
+    response.raw_headers = [(name, value) for name, _, value in lines]
+    if found.length is not None:
+        response.raw_headers.append((b"content-length", b"%d" % found.length))
+    return response
 
 
 def _conditions(request: Request) -> Conditions:

@@ -1,74 +1,99 @@
-"""Fetch content that is not here from peers over HTTP, block by block, every block verified.
+"""Fetch content that is not here from others over HTTP, block by block, every block verified.
 
-Peers are not trusted: what they send counts only when it has the hash that was asked for. A fetch
-is bounded in bytes, blocks and time, and equal fetches under way are shared. Which peers are asked,
-and in which order, follows from the CID (rendezvous hashing): each block has the same few homes for
-everybody. Peers answer from what they have (`only-if-cached`), so that nobody asks in circles.
+Nobody is trusted: what they send counts only when it has the hash that was asked for. A fetch is
+bounded in bytes, blocks and time, and equal fetches under way are shared. The nodes of the network
+are asked first, in an order that follows from the CID (rendezvous hashing): each block has the same
+few homes for everybody. What they do not have is looked for outside: at those that delegated
+routers name, and at a Kubo of the operator's. Nodes and providers answer from what they have
+(`only-if-cached`), so that nobody asks in circles.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import hashlib
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-import httpx
 import msgspec
 
-from lichen.cdn.transport import PublicTransport
+from lichen.cdn.health import HealthBook, retry_after_s
+from lichen.cdn.multiaddr import parse_origin
+from lichen.cdn.origins import Origins
+from lichen.cdn.race import Race, Reply
+from lichen.cdn.routers import Routers
+from lichen.cdn.sources import Session, Source, node_source
 from lichen.content import BLOCK_BYTES_MAX, CID, RAW, read_file
 from lichen.content.dag import links_of
-from lichen.errors import LimitError, NotFoundError, PeerUnavailableError
+from lichen.errors import LimitError, NotFoundError, PeerError, PeerUnavailableError
+from lichen.wire.errors import BodyTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lichen.content import BlockStore, Ingest
+    from lichen.wire.client import Response
 
 BLOCK_S_MAX = 10.0
-CONNECT_S_MAX = 2.0
-HEDGE_S = 1.0  # a peer that is silent for so long is not waited for alone
-RESTING_S = 10.0  # one that could not be reached is asked last meanwhile
 BLOCKS_MAX = 20_000
 PEERS_PER_BLOCK_MAX = 8
-CONNECTIONS_MAX = 32
 UNDER_WAY_MAX = 256
+VERIFY_INLINE_BYTES = 64 * 1024  # larger blocks are hashed by a thread
 F = TypeVar("F")
 T = TypeVar("T")
-_HEADERS = {"accept": "application/vnd.ipld.raw", "cache-control": "only-if-cached"}
+K = TypeVar("K")
+_ACCEPT = (b"accept", b"application/vnd.ipld.raw")
+_IF_CACHED = (b"cache-control", b"only-if-cached")
 
 
-class _Reply(msgspec.Struct, frozen=True):
-    """What came of asking a peer: whether it answered at all, and the block if it had it."""
+class Outside(msgspec.Struct, frozen=True):
+    """Where to look for what no node of the network has: URLs of delegated routers, and of a Kubo.
 
-    reached: bool
-    block: bytes | None = None
+    The Kubo's gateway may search its own network for what it is asked.
+    """
+
+    routers: tuple[str, ...] = ()
+    kubo: str = ""
+
+
+NOWHERE = Outside()
 
 
 class Fetcher:
-    """Gets blocks and files by CID: from the store, else from peers into the store."""
+    """Gets blocks and files by CID: from the store, else from others into the store.
+
+    `counts` has how many blocks came from nodes, providers and the Kubo, and how often a second one
+    was asked because the first was slow (`hedged`).
+    """
 
     def __init__(
-        self, store: BlockStore, peers: Callable[[], Sequence[str]], *, private_peers: bool = True
+        self,
+        store: BlockStore,
+        peers: Callable[[], Sequence[str]],
+        *,
+        private_peers: bool = True,
+        outside: Outside = NOWHERE,
     ) -> None:
-        """`peers` returns the base URLs of those that may be asked now.
+        """`peers` returns the base URLs of the nodes that may be asked now.
 
-        Without `private_peers` only public addresses are connected to, whatever a URL says.
+        Without `private_peers` nodes and providers are connected to at public addresses only,
+        whatever a URL says. Raises UserError for URLs in `outside` that are none.
         """
         self._store = store
         self._peers = peers
+        self._private = private_peers
         self._under_way: dict[CID, asyncio.Future[None]] = {}
-        self._blocks: dict[CID, asyncio.Task[bytes]] = {}
-        self._resting: dict[str, float] = {}
-        limits = httpx.Limits(max_connections=CONNECTIONS_MAX)
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(BLOCK_S_MAX, connect=CONNECT_S_MAX),
-            limits=limits,
-            trust_env=False,
-            transport=None if private_peers else PublicTransport(limits=limits),
+        self._blocks: dict[tuple[CID, bool], asyncio.Task[bytes]] = {}
+        self._origins = Origins()
+        self.health = HealthBook()
+        self.routers = Routers(
+            outside.routers, self._origins, self.health, private_providers=private_peers
         )
+        kubo = outside.kubo
+        self._kubo = [Source("kubo", parse_origin(kubo), is_trusted=True)] if kubo else []
+        self.counts: collections.Counter[str] = collections.Counter()
 
     async def close(self) -> None:
         """End what is under way and close the connections."""
@@ -79,12 +104,12 @@ class Fetcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._http.aclose()
+        self._origins.close()
 
     async def fetch_file(self, cid: CID, bytes_max: int) -> bytes:
         """Return a file's content of at most `bytes_max`.
 
-        Raises NotFoundError when no peer has it, LimitError when it is larger.
+        Raises NotFoundError when nobody has it, LimitError when it is larger.
         """
         await self.fetch(cid, bytes_max)
         content = bytearray()
@@ -105,13 +130,13 @@ class Fetcher:
 
     async def _fetch_dag(self, root: CID, bytes_max: int) -> None:
         with contextlib.ExitStack() as stack:
-            ingest = None
+            ingest, session = None, Session(root)
             waiting, seen, total = [root], {root}, 0
             while waiting:
                 cid = waiting.pop()
                 block = self._store.get_block(cid)
                 if block is None:
-                    block = await self.fetch_block(cid)
+                    block = await self.fetch_block(cid, session)
                     ingest = ingest or stack.enter_context(self._store.ingest())
                     await asyncio.to_thread(ingest.put_verified, cid, block)
                 total += len(block)
@@ -124,94 +149,142 @@ class Fetcher:
             if ingest is not None:
                 await asyncio.to_thread(_commit, ingest)
 
-    async def fetch_block(self, cid: CID) -> bytes:
-        """Return a verified block from the peers, without looking into the store.
+    async def fetch_block(self, cid: CID, session: Session | None = None) -> bytes:
+        """Return a verified block from others, without looking into the store.
 
-        Raises NotFoundError when those that answer do not have it, PeerUnavailableError when none
-        answers.
+        `session` is of the DAG that the block belongs to. Raises NotFoundError when those that
+        answer do not have it, PeerUnavailableError when none answers.
         """
-        task = self._blocks.get(cid)
+        session = session or Session(cid)
+        key = (cid, session.is_outside)
+        task = self._blocks.get(key)
         if task is None:
+            cid.matches(b"")  # raises for a hash that cannot be checked: nobody is asked in vain
             if len(self._blocks) >= UNDER_WAY_MAX:
                 raise PeerUnavailableError(
                     f"{UNDER_WAY_MAX} blocks are being fetched already", hint="try again shortly"
                 )
-            task = asyncio.ensure_future(self._race(cid))
-            self._blocks[cid] = task
-            task.add_done_callback(lambda done: _over(self._blocks, cid, done))
+            task = asyncio.ensure_future(self._race(cid, session))
+            self._blocks[key] = task
+            task.add_done_callback(lambda done: _over(self._blocks, key, done))
         return await asyncio.shield(task)
 
-    async def _race(self, cid: CID) -> bytes:
-        """Ask one peer after the other; go on to the next when one fails or is slow."""
-        waiting = self._in_order(cid)
-        running: set[asyncio.Task[_Reply]] = set()
-        asked, reached = 0, not waiting
-        try:
+    async def _race(self, cid: CID, session: Session) -> bytes:
+        now = time.monotonic()
+        known = self._known(cid, session, now)
+        race = Race(
+            [source for source in known if not self.health.is_shut(source.url, now)],
+            [kubo for kubo in self._kubo if session.is_outside and kubo not in known],
+            lambda source: self._ask(source, cid),
+            self._finder(cid, session),
+            lambda source: self.health.of(source.url).hedge_s(),
+        )
+        reply = None
+        with contextlib.suppress(TimeoutError):  # said below, as what it is: nobody answered
             async with asyncio.timeout(BLOCK_S_MAX):
-                while waiting or running:
-                    if waiting:
-                        running.add(asyncio.ensure_future(self._ask(waiting.pop(0), cid)))
-                        asked += 1
-                    done, running = await asyncio.wait(
-                        running,
-                        timeout=HEDGE_S if waiting else None,
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                    for task in done:
-                        reply = task.result()
-                        if reply.block is not None:
-                            return reply.block
-                        reached = reached or reply.reached
-        except TimeoutError:
-            pass  # said below, as what it is: nobody answered
-        finally:
-            for task in running:
-                task.cancel()
-        if not reached:
+                reply = await race.run()
+        self.counts["hedged"] += race.hedged
+        if reply is not None and reply.block is not None and reply.source is not None:
+            session.had(reply.source)
+            self.counts[reply.source.kind] += 1
+            return reply.block
+        if known and not race.reached:
             raise PeerUnavailableError(
                 f"no content peer could be asked for {cid}", hint="try again shortly"
             )
         raise NotFoundError(
-            f"none of {asked} content peers has {cid}", hint="add it: lichen storage add"
+            f"none of {race.asked} content peers has {cid}", hint="add it: lichen storage add"
         )
 
-    def _in_order(self, cid: CID) -> list[str]:
-        now = time.monotonic()
-        peers = {peer.rstrip("/") for peer in self._peers()}
-        self._resting = {
-            peer: until for peer, until in self._resting.items() if until > now and peer in peers
-        }
+    def _known(self, cid: CID, session: Session, now: float) -> list[Source]:
+        """Return who is asked first: who had blocks of this DAG, then the nodes in their order."""
 
-        def weight(peer: str) -> tuple[bool, bytes]:
-            rank = hashlib.blake2b(peer.encode() + b"\0" + cid.multihash, digest_size=8).digest()
-            return peer in self._resting, rank
+        def weight(source: Source) -> tuple[bool, bytes]:
+            peer = source.url.encode()
+            rank = hashlib.blake2b(peer + b"\0" + cid.multihash, digest_size=8).digest()
+            return self.health.rests(source.url, now), rank
 
-        return sorted(peers, key=weight)[:PEERS_PER_BLOCK_MAX]
+        nodes = {node_source(url, is_trusted=self._private) for url in self._peers()}
+        ranked = sorted((node for node in nodes if node is not None), key=weight)
+        good = [source for source in session.good if not self.health.rests(source.url, now)]
+        return list(dict.fromkeys([*good, *ranked[:PEERS_PER_BLOCK_MAX]]))
 
-    async def _ask(self, peer: str, cid: CID) -> _Reply:
-        data = bytearray()
+    def _finder(
+        self, cid: CID, session: Session
+    ) -> Callable[[Callable[[Source], None]], asyncio.Future[None]] | None:
+        if not session.is_outside or not self.routers:
+            return None
+
+        async def find(offer: Callable[[Source], None]) -> None:
+            def offer_able(source: Source) -> None:
+                if not self.health.is_shut(source.url, time.monotonic()):
+                    offer(source)
+
+            for name in session.to_look_up(cid):
+                await self.routers.find(name, offer_able)
+
+        return lambda offer: asyncio.ensure_future(find(offer))
+
+    async def _ask(self, source: Source, cid: CID) -> Reply:
+        health, started = self.health.of(source.url), time.monotonic()
+        headers = [_ACCEPT] if source.kind == "kubo" else [_ACCEPT, _IF_CACHED]
         try:
-            url, params = f"{peer}/ipfs/{cid}", {"format": "raw"}
-            async with self._http.stream("GET", url, params=params, headers=_HEADERS) as response:
-                if response.status_code != 200:
-                    return _Reply(reached=response.status_code < 500)
-                async for part in response.aiter_raw():
-                    data += part
-                    if len(data) > BLOCK_BYTES_MAX:
-                        return _Reply(reached=True)
-        except (httpx.HTTPError, httpx.InvalidURL):
-            self._resting[peer] = time.monotonic() + RESTING_S
-            return _Reply(reached=False)
-        block = bytes(data)
-        return _Reply(reached=True, block=block if cid.matches(block) else None)
+            response = await self._origins.get(
+                source.address,
+                f"/ipfs/{cid}?format=raw",
+                headers,
+                is_trusted=source.is_trusted,
+                timeout_s=BLOCK_S_MAX,
+                body_bytes_max=BLOCK_BYTES_MAX,
+            )
+        except BodyTooLargeError:
+            health.lied(time.monotonic())
+            return Reply(source, reached=True)
+        except PeerError:
+            health.failed(time.monotonic())
+            return Reply(source)
+        except asyncio.CancelledError:
+            waited = time.monotonic() - started
+            if waited > health.hedge_s():
+                health.slow(waited)
+            raise
+        if response.status == 200:
+            return await self._checked(source, cid, response.body, started)
+        return self._refused(source, response, started)
+
+    async def _checked(self, source: Source, cid: CID, block: bytes, started: float) -> Reply:
+        took, health = time.monotonic() - started, self.health.of(source.url)
+        if len(block) <= VERIFY_INLINE_BYTES:
+            matches = cid.matches(block)
+        else:
+            loop = asyncio.get_running_loop()
+            matches = await loop.run_in_executor(self._store.hash_threads, cid.matches, block)
+        if not matches:
+            health.lied(time.monotonic())
+            return Reply(source, reached=True)
+        health.answered(took)
+        return Reply(source, reached=True, block=block)
+
+    def _refused(self, source: Source, response: Response, started: float) -> Reply:
+        health, now = self.health.of(source.url), time.monotonic()
+        wait = response.get(b"retry-after")
+        if wait and response.status in {429, 503}:
+            health.asked_for_rest(now, retry_after_s(wait))
+            return Reply(source)
+        fails = response.status >= 500 and source.kind != "kubo"  # it says 504 for what it lacks
+        if fails or response.status == 429:
+            health.failed(now)
+            return Reply(source)
+        health.answered(now - started)
+        return Reply(source, reached=True)
 
 
 def _commit(ingest: Ingest) -> None:
     ingest.commit()
 
 
-def _over(running: dict[CID, F], cid: CID, done: asyncio.Future[T]) -> None:
+def _over(running: dict[K, F], key: K, done: asyncio.Future[T]) -> None:
     """Forget what ended; its error is for those that waited, if any still do."""
-    running.pop(cid, None)
+    running.pop(key, None)
     if not done.cancelled():
         done.exception()

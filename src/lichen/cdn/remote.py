@@ -1,7 +1,8 @@
 """The store, and behind it the network: blocks that are not here are asked for as they are needed.
 
-Whatever reads blocks (paths, listings, files, CARs) reads these without knowing. What came is kept
-together; `keep` stores it as one addition, so that a file that was read whole is laid out flat.
+Those that will be needed next are fetched meanwhile. Whatever reads blocks (paths, listings, files,
+CARs) reads these without knowing. What came is kept together; `keep` stores it as one addition, so
+that a file that was read whole is laid out flat.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from lichen.cdn.ahead import Ahead, Order
 from lichen.content import CID, DiskFullError, Ingest
 from lichen.errors import LimitError, NotFoundError, UserError
 
@@ -29,9 +31,15 @@ log = structlog.get_logger()
 class RemoteBlocks:
     """Blocks for one request, used by one thread at a time. `fetch` blocks and verifies."""
 
-    def __init__(self, store: BlockStore, fetch: Callable[[CID], bytes]) -> None:
+    def __init__(
+        self, store: BlockStore, fetch: Callable[[CID], bytes], ahead: Ahead | None = None
+    ) -> None:
         self._store = store
         self._fetch = fetch
+        self._ahead = ahead
+        self._order = Order()
+        self.is_local = False  # while set, what is not in the store counts as missing
+        self._fetched: set[bytes] = set()
         self._stack = contextlib.ExitStack()
         self._ingest: Ingest | None = None
         self._stores = True
@@ -40,14 +48,18 @@ class RemoteBlocks:
 
     def get_block(self, cid: CID) -> bytes | None:
         """Return a block from here or from the network; None when nobody has it."""
-        here = self._store if self._ingest is None else self._ingest
-        block = here.get_block(cid)
+        block = self._here.get_block(cid)
         if block is not None:
+            self._order.saw(cid, block)
             return block
+        if self.is_local:
+            return None
         try:
-            block = self._fetch(cid)
+            block = self._fetch_one(cid)
         except NotFoundError:
             return None
+        self._order.saw(cid, block)
+        self._fetched.add(cid.multihash)
         self._bytes += len(block)
         self._blocks += 1
         if self._bytes > BYTES_MAX or self._blocks > BLOCKS_MAX:
@@ -57,6 +69,28 @@ class RemoteBlocks:
             )
         self._stage(cid, block)
         return block
+
+    def read_all(self) -> None:
+        """Expect that all of the DAG will be read: fetch ahead from the start."""
+        self._order.is_eager = True
+
+    @property
+    def _here(self) -> BlockStore | Ingest:
+        return self._store if self._ingest is None else self._ingest
+
+    def _fetch_one(self, cid: CID) -> bytes:
+        """Fetch a block, and begin with those behind it before waiting for it."""
+        if self._ahead is None:
+            return self._fetch(cid)
+        for next_one in self._order.after(cid):
+            if next_one in self._ahead or next_one.multihash in self._fetched:
+                continue
+            if self._store.has(next_one):
+                continue
+            if not self._ahead.begin(next_one):
+                break
+        block = self._ahead.take(cid)
+        return self._fetch(cid) if block is None else block
 
     def _stage(self, cid: CID, block: bytes) -> None:
         if not self._stores:
@@ -90,5 +124,7 @@ class RemoteBlocks:
 
     def close(self) -> None:
         """Let go of what was not kept."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._ingest = None
         self._stack.close()
