@@ -59,12 +59,14 @@ class Wanted(msgspec.Struct, frozen=True):
     """What a request asks for. `car` says what a CAR shall hold.
 
     `explicit` tells that the form was named by `?format=`. `filename` and `is_download` are what
-    the client wants to call it, and whether to save it rather than show it.
+    the client wants to call it, and whether to save it rather than show it. `takes` are the media
+    types of its `Accept` field, which decide how documents are shown where no form is named.
     """
 
     form: Form = Form.PLAIN
     explicit: bool = False
     car: WantedCar = WantedCar()
+    takes: frozenset[str] = frozenset()
     as_json: bool = False
     start: int = 0
     filename: str | None = None
@@ -87,6 +89,7 @@ def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
         form,
         explicit=name is not None,
         car=read_wanted_car(asked, cars) if form is Form.CAR else WantedCar(),
+        takes=frozenset(found.kind for found in ranges),
         as_json="application/json" in accept and "text/html" not in accept,
         start=_start(asked),
         filename=_filename(asked),
