@@ -1,13 +1,18 @@
-"""Any sequence of additions, pins, removals, collections and restarts agrees with a simple model."""
+"""Any sequence of additions, pins, removals, collections and restarts agrees with a simple model.
 
+Collections are carried on in the smallest steps, with everything else in between.
+"""
+
+import contextlib
 import io
 import random
 import shutil
 import tempfile
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from lichen.content import (
     V0_2015,
@@ -20,6 +25,7 @@ from lichen.content import (
     read_file,
     resolve,
 )
+from lichen.content import collect as collecting
 
 CAPACITY_BYTES = 1 << 30
 PIECE_BYTES = 1 << 18
@@ -40,10 +46,27 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = BlockStore.open(self.folder, capacity_bytes=CAPACITY_BYTES)
         self.files = {}
         self.pinned = set()
+        self.collections = contextlib.ExitStack()
+        self.collection = None
+        self.addition = None
+        self.steps = contextlib.ExitStack()
+        patch = self.steps.enter_context(pytest.MonkeyPatch.context())
+        for name in ("PINS_PER_STEP", "FILES_PER_STEP", "BLOCKS_UNTIL_LOOK", "BLOCKS_PER_STEP"):
+            patch.setattr(collecting, name, 1)
+        patch.setattr(collecting, "BLOCKS_SEEN_PER_STEP", 2)
 
     def teardown(self):
-        self.store.close()
+        self.close()
+        self.steps.close()
         shutil.rmtree(self.folder)
+
+    def close(self):
+        if self.addition is not None:
+            self.addition[0].__exit__(None, None, None)
+            self.addition = None
+        self.collections.close()
+        self.collection = None
+        self.store.close()
 
     @rule(
         target=roots,
@@ -87,20 +110,56 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.unpin(root) == (root.as_v1() in self.pinned)
         self.pinned.discard(root.as_v1())
 
+    @precondition(lambda self: self.collection is None)
     @rule(root=roots)
     def remove(self, root):
         if root.as_v1() not in self.pinned:
             self.store.remove(root)
 
+    @precondition(lambda self: self.collection is None)
     @rule()
     def collect(self):
         self.store.collect()
-        if not self.pinned:
+        if not self.pinned and self.addition is None:
             assert self.store.usage_bytes == 0
+
+    @precondition(lambda self: self.collection is None)
+    @rule(spare_recent=st.booleans(), bytes_min=st.sampled_from([None, 0, PIECE_BYTES]))
+    def begin_to_collect(self, spare_recent, bytes_min):
+        self.collection = self.collections.enter_context(
+            self.store.collecting(spare_recent=spare_recent, bytes_min=bytes_min)
+        )
+
+    @precondition(lambda self: self.collection is not None)
+    @rule(steps=st.integers(1, 60))
+    def collect_a_little(self, steps):
+        for _ in range(steps):
+            if not self.store.collect_step(self.collection, 0):
+                self.collections.close()
+                self.collection = None
+                break
+
+    @precondition(lambda self: self.addition is None)
+    @rule(pieces=st.lists(st.integers(0, 2), max_size=3), tail=st.sampled_from([0, 4, 70_000]))
+    def begin_to_add(self, pieces, tail):
+        data = b"".join(map(piece, pieces)) + b"t" * tail
+        ingest = self.store.ingest().__enter__()
+        self.addition = ingest, ingest.add_file(io.BytesIO(data), V1_2025).cid, data
+
+    @precondition(lambda self: self.addition is not None)
+    @rule(target=roots)
+    def finish_to_add(self):
+        ingest, root, data = self.addition
+        ingest.commit([root])
+        ingest.__exit__(None, None, None)
+        self.addition = None
+        self.files[root] = data
+        self.pinned.add(root.as_v1())
+        return root
 
     @rule()
     def restart(self):
-        self.store.close()
+        self.close()
         self.store = BlockStore.open(self.folder, capacity_bytes=CAPACITY_BYTES)
 
     def is_whole(self, root):
@@ -127,4 +186,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestStoreMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import lmdb
 
-from lichen.errors import MachineError
+from lichen.errors import LimitError, MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,12 @@ class DiskFullError(MachineError):
 
     code = "disk-full"
     status = 507
+
+
+class QuotaError(LimitError):
+    """An account's pins would weigh more than it may keep here."""
+
+    code = "quota-exceeded"
 
 
 class StoreBusyError(MachineError):
@@ -62,6 +68,12 @@ def has_room(path: str, size: int) -> bool:
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     fits_limit = limit == resource.RLIM_INFINITY or os.stat(path).st_size + size <= limit
     return fits_limit and found.f_bavail * found.f_frsize >= size
+
+
+def free_bytes(path: str) -> int:
+    """Return what the disk of a folder has room for."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def lock_folder(home: str) -> int:

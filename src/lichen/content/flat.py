@@ -116,10 +116,22 @@ class FlatFiles:
 
     def remove(self, file: bytes) -> None:
         """Delete a flat file; transfers that have it open finish."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._let_go(file))
+
+    def bury(self, file: bytes, folder: str) -> str | None:
+        """Take a flat file away under a temporary name, quickly; deleting it may take its time."""
+        grave = tempfile.mktemp(prefix="gone-", dir=folder)  # noqa: S306 - the folder is ours alone
+        try:
+            os.rename(self._let_go(file), grave)
+        except FileNotFoundError:
+            return None
+        return grave
+
+    def _let_go(self, file: bytes) -> str:
         with self._lock:
             self._open.pop(file, None)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(file))
+        return self.path(file)
 
     def collect_leftovers(self, known: set[bytes]) -> int:
         """Delete files that no index entry names (a crash came before the commit)."""

@@ -153,12 +153,15 @@ class Ingest:
 
     def commit(self, pins: Iterable[CID] = ()) -> None:
         """Make everything durable and visible, with `pins` pinned in the same transaction."""
+        pinned = list(pins)
         with disk_errors():
             self._lay_out_files()
             self._wait_for_syncs(0)
+        added = [staged.cid for staged in self._staged.values()]
         self._store.commit_ingest(
             {file: flat.writer.path for file, flat in self._flats.items()},
-            lambda writer: self._write_index(writer, pins),
+            lambda writer: self._write_index(writer, pinned),
+            [*pinned, *map(CID.decode, self._flats), *added],
         )
 
     def _write_index(self, writer: IndexWriter, pins: Iterable[CID]) -> None:
@@ -169,7 +172,7 @@ class Ingest:
         for multihash, staged in self._staged.items():
             writer.put_inline(multihash, staged.read())
         for cid in pins:
-            writer.put_pin(cid)
+            writer.pins.put(cid)
 
     # Staging
 

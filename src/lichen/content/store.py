@@ -1,7 +1,7 @@
 """The block store: file content as flat files, everything else in LMDB, verified at ingest.
 
 What an add, put or import has acknowledged is on disk. One process at a time has a store open; any
-thread may read, additions and collections take turns at their commits.
+thread may read and add while another one collects: they take turns at short commits only.
 """
 
 from __future__ import annotations
@@ -10,17 +10,28 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from lichen.content import collect, reader, unixfs
+from lichen.content import reader, unixfs
 from lichen.content.car import CarReader, Readable
 from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
-from lichen.content.disk import FULL_HINT, DiskFullError, disk_errors, fsync_folder, lock_folder
+from lichen.content.collect import Collection, Phase
+from lichen.content.disk import (
+    FULL_HINT,
+    DiskFullError,
+    disk_errors,
+    free_bytes,
+    fsync_folder,
+    lock_folder,
+)
 from lichen.content.flat import FlatFile, FlatFiles
 from lichen.content.index import Form, Index, IndexWriter, Run
 from lichen.content.ingest import SMALL_FILE_BYTES_MAX, Ingest
+from lichen.content.keeps import Keeps
 from lichen.content.profile import V1_2025, Profile
+from lichen.content.recent import Recent
 from lichen.content.tree import Added, TreeImport
 from lichen.errors import CorruptionError, UserError
 
@@ -28,6 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from lichen.content.pins import Pin
+
+PINS_PER_PAGE = 1024
+STEP_S = 0.02
+GIVE_WAY_S = 0.001
 HASH_THREADS = 2
 SYNC_THREADS = 2
 MAP_BYTES_MAX = 16 << 40
@@ -53,11 +69,15 @@ class BlockStore:
         self.sync_threads = ThreadPoolExecutor(SYNC_THREADS, "content-sync")
         self._write_lock = threading.RLock()
         self._space_lock = threading.Lock()
-        self._hold_lock = threading.Lock()
-        self._held: dict[CID, int] = {}
-        self._ingests: set[Ingest] = set()
+        self._collect_lock = threading.Lock()
+        self._step_lock = threading.Lock()
+        self._is_closed = False
+        self._waiting = 0
+        self._keeps = Keeps()
+        self._recent = Recent()
         self._used_bytes = self._index.used_bytes()
         self._reserved_bytes = 0
+        self.refusals = 0  # additions for which there was no room
 
     @classmethod
     def open(
@@ -81,7 +101,9 @@ class BlockStore:
                 raise
 
     def close(self) -> None:
-        """Close the store; no thread may be using it."""
+        """Close the store; no thread may be using it, except for a collection, which ends."""
+        with self._step_lock:
+            self._is_closed = True
         self.hash_threads.shutdown()
         self.sync_threads.shutdown()
         self._flats.close()
@@ -106,7 +128,12 @@ class BlockStore:
         if cid.hash_code == IDENTITY:
             return cid.digest
         found = self._index.get(cid.multihash)
-        return self._read_run(cid, found) if isinstance(found, Run) else found
+        if isinstance(found, Run):
+            self._recent.add(found.file)
+            return self._read_run(cid, found)
+        if found is not None:
+            self._recent.add(cid.multihash)
+        return found
 
     def has(self, cid: CID) -> bool:
         """Tell whether a block is here."""
@@ -134,12 +161,15 @@ class BlockStore:
         file = cid.as_v1().encode()
         flat = self._flats.cached(file)
         if flat is not None:
+            self._recent.add(file)
             return flat
         if self._index.file_bytes(file) is not None:
+            self._recent.add(file)
             return self._flats.open(file)
         found = self._index.get(cid.multihash)
         if not isinstance(found, Run) or found.form is not _FORM_OF_LEAF.get(cid.codec):
             return None
+        self._recent.add(found.file)
         flat = self._flats.open(found.file)  # a leaf inside a larger file is a file too
         return None if flat is None else flat.run(found.offset, found.length)
 
@@ -159,22 +189,39 @@ class BlockStore:
     @contextlib.contextmanager
     def hold(self, cid: CID) -> Iterator[None]:
         """Keep a DAG from being collected while its blocks are read one by one."""
-        with self._hold_lock:
-            self._held[cid] = self._held.get(cid, 0) + 1
+        self._keeps.hold(cid)
         try:
             yield
         finally:
-            with self._hold_lock:
-                self._held[cid] -= 1
-                if not self._held[cid]:
-                    del self._held[cid]
+            self._keeps.let_go(cid)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Take the write lock, before a collection does so again."""
+        with self._space_lock:
+            self._waiting += 1
+        try:
+            self._write_lock.acquire()
+        finally:
+            with self._space_lock:
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._write_lock.release()
+
+    def get_block_quietly(self, cid: CID) -> bytes | None:
+        """Return a block without counting it as used."""
+        found = self._index.get(cid.multihash)
+        return self._read_run(cid, found) if isinstance(found, Run) else found
 
     def _read_run(self, cid: CID, run: Run) -> bytes | None:
         flat = self._flats.open(run.file)
         data = b"" if flat is None else flat.pread(run.length, run.offset)
         if len(data) != run.length:
-            if not self._index.has(cid.multihash):
-                return None  # collected between the two looks
+            again = self._index.get(cid.multihash)
+            if again != run or (flat is None and self._flats.open(run.file) is not None):
+                return self.get_block(cid)  # collected, or added again, between the two looks
             raise CorruptionError(
                 f"the file that holds block {cid} is missing or cut off",
                 hint="check the disk; remove the content and fetch it again",
@@ -253,108 +300,213 @@ class BlockStore:
 
     def pin(self, cid: CID) -> None:
         """Keep everything below a CID from being collected."""
-        with self._write_lock, self._index.write() as writer:
-            writer.put_pin(cid)
+        with self._turn():
+            with self._index.write() as writer:
+                writer.pins.put(cid)
+            self._keeps.keep((cid,))
 
     def unpin(self, cid: CID) -> bool:
         """Let go of a pin; tell whether there was one."""
-        with self._write_lock, self._index.write() as writer:
-            return writer.drop_pin(cid)
+        with self._turn(), self._index.write() as writer:
+            return writer.pins.drop(cid)
 
     def pins(self) -> list[CID]:
-        """Return what is pinned, as CIDv1."""
-        return self._index.pins()
+        """Return what is pinned, by the store or by any account, as CIDv1."""
+        found: list[bytes] = []
+        with self._index.read_pins() as txn:
+            while page := self._index.pins.page(txn, found[-1] if found else b"", PINS_PER_PAGE):
+                found += page
+        return [CID.decode(key) for key in found]
+
+    def is_pinned(self, cid: CID) -> bool:
+        """Tell whether this very CID is pinned, by the store or by any account."""
+        with self._index.read_pins() as txn:
+            return self._index.pins.is_pinned(txn, cid)
+
+    def pin_for(self, account: bytes, pin: Pin, bytes_max: int | None = None) -> None:
+        """Keep a DAG on an account, in place of its pin of the same CID.
+
+        Raises QuotaError when all its pins would weigh over `bytes_max` together.
+        """
+        with self._turn():
+            with self._index.write() as writer:
+                writer.pins.put_of(account, pin, bytes_max)
+            self._keeps.keep((pin.cid,))
+
+    def unpin_for(self, account: bytes, cid: CID) -> bool:
+        """Let go of an account's pin; tell whether there was one. Others' pins stay."""
+        with self._turn(), self._index.write() as writer:
+            return writer.pins.drop_of(account, cid)
+
+    def pin_of(self, account: bytes, cid: CID) -> Pin | None:
+        """Return an account's pin of a CID, or None."""
+        with self._index.read_pins() as txn:
+            return self._index.pins.pin_of(txn, account, cid)
+
+    def pins_of(self, account: bytes, after: CID | None = None, limit: int = 500) -> list[Pin]:
+        """Return up to `limit` pins of an account behind a CID."""
+        with self._index.read_pins() as txn:
+            return self._index.pins.pins_of(txn, account, after, limit)
+
+    def pinned_bytes_of(self, account: bytes) -> int:
+        """Return what an account's pins weigh together."""
+        with self._index.read_pins() as txn:
+            return self._index.pins.bytes_of(txn, account)
+
+    def drop_expired(self, now_ms: int) -> int:
+        """Let go of pins whose time is over, a bounded number; return how many."""
+        with self._index.read_pins() as txn:
+            expired = self._index.pins.expired(txn, now_ms, PINS_PER_PAGE)
+        if expired:
+            with self._turn(), self._index.write() as writer:
+                for account, cid in expired:
+                    writer.pins.drop_expired_of(account, cid, now_ms)
+        return len(expired)
 
     def remove(self, cid: CID) -> int:
         """Delete the DAG below a CID, except what pins, readers and additions need: bytes freed.
 
         Content that is not pinned has no promise: another DAG may lose blocks it shared with this.
         """
-        if cid.as_v1() in self.pins():
+        if self.is_pinned(cid):
             raise UserError(f"{cid} is pinned", hint="unpin it first")
-        return self._sweep(cid)
+        return self._collect_at_once(cid)
 
     def collect(self) -> int:
-        """Delete all that is not pinned, read or being added: bytes freed. Additions wait."""
-        return self._sweep(None)
+        """Delete all that is not pinned, read or being added: bytes freed. Others go on."""
+        return self._collect_at_once(None)
+
+    @contextlib.contextmanager
+    def collecting(
+        self,
+        *,
+        only: CID | None = None,
+        bytes_min: int | None = None,
+        spare_recent: bool = False,
+    ) -> Iterator[Collection]:
+        """Begin a collection, to be carried on by `collect_step`; one at a time.
+
+        `only` spares all that is not below a CID, `spare_recent` what was read or added lately;
+        it ends once `bytes_min` are freed.
+        """
+        with self._collect_lock:
+            recent = self._recent if spare_recent else None
+            collection = Collection(
+                self._index, self._keeps, self.get_block_quietly, self.temporary_folder,
+                only=only, bytes_min=bytes_min, recent=recent,
+            )  # fmt: skip
+            try:
+                yield collection
+            finally:
+                collection.close()
+
+    def collect_step(self, collection: Collection, step_s: float = STEP_S) -> bool:
+        """Carry a collection on for about that long; tell whether there is more to do.
+
+        Each deletion is one short transaction, for which additions wait. Raises DiskFullError.
+        """
+        until_s = time.monotonic() + step_s
+        with self._step_lock:
+            while not self._is_closed and collection.phase is not Phase.DONE:
+                if collection.mark(until_s):
+                    self._sweep(collection)
+                if time.monotonic() >= until_s:
+                    break
+            return not self._is_closed and collection.phase is not Phase.DONE
+
+    def _collect_at_once(self, only: CID | None) -> int:
+        with self.collecting(only=only) as collection:
+            while self.collect_step(collection):
+                pass
+            return collection.freed_bytes
+
+    def _sweep(self, collection: Collection) -> None:
+        """Delete a little, unless something came to be kept meanwhile."""
+        graves = []
+        with self._write_lock:
+            doomed = collection.choose()
+            if not self._keeps.doom(frozenset(doomed.names)):
+                return
+            try:
+                freed_bytes = self._drop(collection.phase, doomed.names)
+                if collection.phase is Phase.FILES:
+                    graves = [self._flats.bury(f, self.temporary_folder) for f in doomed.names]
+            finally:
+                self._keeps.spare()
+            swept = collection.deleted(doomed, freed_bytes)
+            if swept:
+                with self._index.write() as writer:
+                    writer.forget_dropped(swept)
+        for grave in graves:
+            if grave is not None:
+                os.unlink(grave)
+        if self._waiting:  # locks are not fair: who waits would be overtaken again and again
+            time.sleep(GIVE_WAY_S)
+
+    def _drop(self, phase: Phase, names: list[bytes]) -> int:
+        if not names:
+            return 0
+        with self._index.write() as writer:
+            if phase is Phase.FILES:
+                writer.drop_files(names)
+            else:
+                for multihash in names:
+                    writer.drop_block(multihash)
+        self._used_bytes = self._index.used_bytes()
+        return -writer.used_delta
 
     @property
     def usage_bytes(self) -> int:
         """Return the bytes of all blocks and files."""
         return self._used_bytes
 
-    def _sweep(self, root: CID | None) -> int:
-        with self._write_lock:
-            before = self._used_bytes
-            files: list[bytes] | None = None
-            while files is None:
-                files = self._try_sweep(root)
-            for file in files:
-                self._flats.remove(file)
-            self._used_bytes = self._index.used_bytes()
-            return before - self._used_bytes
-
-    def _try_sweep(self, root: CID | None) -> list[bytes] | None:
-        """Run one sweep; None when a reader came to hold more while it was marking."""
-        held = self._holds()
-        relied = [cid for ingest in self._ingests for cid in ingest.relied_on.values()]
-        live = collect.reachable(self._index, [*self.pins(), *held, *relied])
-        doomed = None
-        if root is not None:
-            doomed = collect.reachable(self._index, [root], with_files=False)
-        with self._hold_lock:
-            if not set(self._held) <= held:
-                return None
-            with self._index.write() as writer:
-                return collect.sweep(self._index, writer, live, doomed)
-
-    def _holds(self) -> set[CID]:
-        with self._hold_lock:
-            return set(self._held)
+    def filled_percent(self) -> int:
+        """Return how full the store is: of its capacity, or of what the disk has room for."""
+        used = self._used_bytes
+        room = min(self.capacity_bytes, used + free_bytes(self.temporary_folder))
+        return used * 100 // room if room else 100
 
     # What an Ingest needs
 
     def enter_ingest(self, ingest: Ingest) -> None:
         """Count an addition among those that a collection respects."""
-        with self._write_lock:
-            self._ingests.add(ingest)
+        self._keeps.begin_addition(ingest.relied_on)
 
     def leave_ingest(self, ingest: Ingest, reserved_bytes: int) -> None:
         """Forget an addition and give back the space it had reserved."""
-        with self._write_lock:
-            self._ingests.discard(ingest)
+        self._keeps.end_addition(ingest.relied_on)
         with self._space_lock:
             self._reserved_bytes -= reserved_bytes
 
     def rely_on(self, ingest: Ingest, cid: CID) -> bool:
         """Tell whether a block is here; if so it stays until the addition ends."""
-        with self._write_lock:
-            known = self._index.has(cid.multihash)
-            if known:
-                ingest.relied_on[cid.multihash] = cid
-            return known
+        return self._keeps.rely(ingest.relied_on, cid, self._index.where)
 
     def has_flat(self, ingest: Ingest, root: CID) -> bool:
         """Tell whether a file is here and laid out flat; if so it stays, as in `rely_on`."""
-        with self._write_lock:
-            return self.rely_on(ingest, root) and (
-                self._index.file_bytes(root.as_v1().encode()) is not None
-            )
+        if not self.rely_on(ingest, root):
+            return False
+        file = root.as_v1().encode()
+        return self._index.file_bytes(file) is not None and not self._keeps.is_doomed(file)
 
     def reserve(self, size: int) -> None:
         """Set space aside; raise DiskFullError beyond the capacity."""
         with self._space_lock:
             if self._used_bytes + self._reserved_bytes + size > self.capacity_bytes:
+                self.refusals += 1
                 raise DiskFullError(
                     f"the content store's {self.capacity_bytes} bytes are used up", hint=FULL_HINT
                 )
             self._reserved_bytes += size
 
     def commit_ingest(
-        self, temporaries: dict[bytes, str], write: Callable[[IndexWriter], None]
+        self,
+        temporaries: dict[bytes, str],
+        write: Callable[[IndexWriter], None],
+        added: list[CID],
     ) -> None:
-        """Name the flat files, then tell the index in one transaction."""
-        with disk_errors(), self._write_lock:
+        """Name the flat files, then tell the index in one transaction; `added` is what is new."""
+        with disk_errors(), self._turn():
             placed: list[bytes] = []
             try:
                 for file, temporary in temporaries.items():
@@ -369,4 +521,7 @@ class BlockStore:
                     if self._index.file_bytes(file) is None:
                         self._flats.remove(file)
                 raise
+            self._keeps.keep(added)
             self._used_bytes = self._index.used_bytes()
+        self._recent.add_all(temporaries)
+        self._recent.add_all(cid.multihash for cid in added)
