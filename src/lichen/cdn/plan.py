@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lichen.cdn.formats import NotAcceptableError
+from lichen.cdn.forms.base import at_root
 from lichen.cdn.forms.block import plan_block
 from lichen.cdn.forms.car import plan_car
 from lichen.cdn.forms.file import plan_file
 from lichen.cdn.wanted import Form
+from lichen.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +30,14 @@ PLANNERS: Final[dict[Form, Planner]] = {
 
 def plan(blocks: Blocks, place: Place, wanted: Wanted, conditions: Conditions) -> Plan:
     """Decide what to answer; raise NotFoundError, MissingBlockError and what `blocks` raises."""
+    if wanted.form is Form.IPNS_RECORD:
+        raise UserError(
+            "there is an IPNS record of a name, and of nothing below it",
+            hint="ask for /ipns/NAME?format=ipns-record",
+        )
     planner = PLANNERS.get(wanted.form)
     if planner is None:
         raise NotAcceptableError(
             f"content is not offered as {wanted.form.value}", hint="ask for raw blocks or a CAR"
         )
-    return planner(blocks, place, wanted, conditions)
+    return planner(blocks, at_root(blocks, place), wanted, conditions)

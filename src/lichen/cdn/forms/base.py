@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from lichen.cdn.formats import IMMUTABLE
-from lichen.content import CID
+from lichen.content import CID, Blocks, follow
 from lichen.errors import NotFoundError
 from lichen.wire.content import byte_range, etag_matches
 
@@ -34,7 +34,8 @@ class Place(msgspec.Struct, frozen=True):
     `content` is a path `/ipfs/...`; `host` an origin of its own, where `_headers` and `_redirects`
     hold; `site` an app, which lists nothing besides. `cache` says how long a file may be kept,
     `has_function` that a function answers where the site has nothing. `name` is the path that the
-    root was asked for by, where that is not its CID (`/ipns/{name}`).
+    root was asked for by, where that is not its CID (`/ipns/{name}`). A name may stand for a path:
+    then the place's root is what stands at `below`, a path from `root` (see `at_root`).
     """
 
     root: CID
@@ -44,6 +45,7 @@ class Place(msgspec.Struct, frozen=True):
     cache: bytes = IMMUTABLE
     has_function: bool = False
     name: str = ""
+    below: str = ""
     links: Links | None = None
 
     @property
@@ -55,6 +57,14 @@ class Place(msgspec.Struct, frozen=True):
     def content_path(self) -> str:
         """Return the path that names this in every gateway: `/ipfs/{cid}/...`."""
         return self.content_root + self.path
+
+
+def at_root(blocks: Blocks, place: Place) -> Place:
+    """Return a place whose root is what its name stands for; raise what following paths raises."""
+    if not place.below:
+        return place
+    root = follow(blocks, place.root, place.below)[-1]
+    return msgspec.structs.replace(place, root=root, below="")
 
 
 class Conditions(msgspec.Struct, frozen=True):
