@@ -262,7 +262,7 @@ async def test_forms_that_are_not_offered_are_refused_in_words(node):
     for query, headers, status in (
         ("?format=tar", {}, 406),
         ("", {"accept": "application/vnd.ipld.dag-json"}, 406),
-        ("", {"accept": "application/vnd.ipld.car; dups=y"}, 406),
+        ("", {"accept": "application/vnd.ipld.car; version=2"}, 406),
         ("?format=car&dag-scope=none", {}, 400),
     ):
         answer = await node.get(f"/ipfs/{cid}{query}", headers=headers)

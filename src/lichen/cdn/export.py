@@ -1,17 +1,42 @@
-"""CARs of what stands at a path: the blocks that lead there, then those below, each block once."""
+"""CARs of what stands at a path: the blocks that lead there, then those that were asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lichen.content import CID, Blocks, list_directory, need_block, resolve, walk, write_car
-from lichen.content.cid import IDENTITY
-from lichen.errors import LimitError
+import msgspec
+
+from lichen.content import (
+    CID,
+    DAG_PB,
+    RAW,
+    Blocks,
+    Kind,
+    MissingBlockError,
+    follow,
+    need_block,
+    stat,
+    walk,
+    write_car,
+)
+from lichen.content.walk import all_below, nothing_below, range_below, shards_below
+from lichen.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable
 
-CAR_BLOCKS_MAX = 1 << 20
+    from lichen.cdn.wanted_car import WantedCar
+    from lichen.content.walk import Step
+
+    Below = Callable[[Step, bytes], Iterable[Step]]
+
+
+class Export(msgspec.Struct, frozen=True):
+    """A CAR, made as it is read, and the CIDs along the path to its root."""
+
+    roots: tuple[CID, ...]
+    pieces: Iterator[bytes]
 
 
 class _Noted:
@@ -19,58 +44,56 @@ class _Noted:
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
-        self._fresh: list[tuple[CID, bytes]] = []
-        self.seen: set[bytes] = set()
+        self.cids: list[CID] = []
 
     def get_block(self, cid: CID) -> bytes | None:
-        """Return a block; remember it when it is read for the first time."""
-        block = self._blocks.get_block(cid)
-        if block is not None and cid.multihash not in self.seen:
-            self.seen.add(cid.multihash)
-            self._fresh.append((cid, block))
-        return block
-
-    def take(self) -> list[tuple[CID, bytes]]:
-        """Return what was read since the last call."""
-        fresh, self._fresh = self._fresh, []
-        return fresh
+        """Return a block."""
+        self.cids.append(cid)
+        return self._blocks.get_block(cid)
 
 
-def export_path(blocks: Blocks, root: CID, path: str, scope: str) -> tuple[CID, Iterator[bytes]]:
-    """Return what a path leads to, and the CAR of it. Raises NotFoundError, MissingBlockError.
+def export_path(blocks: Blocks, root: CID, path: str, wanted: WantedCar) -> Export:
+    """Find what a path leads to, and begin the CAR of it.
 
-    `scope` is as in the trustless gateway specification: `block` is the one block at the path,
-    `entity` a whole file or the blocks that list a directory, `all` everything below.
+    Raises NotFoundError and MissingBlockError for the way there, UserError for a range outside of
+    the file; what is missing or malformed further below is raised when the CAR is read.
     """
     noted = _Noted(blocks)
-    if not path.strip("/"):
-        need_block(noted, root)  # of any codec, not UnixFS alone
-        target, is_directory = root, False
-    else:
-        entry = resolve(noted, root, path)
-        target, is_directory = entry.cid, entry.is_directory
-    if scope == "entity" and not path.strip("/"):
-        is_directory = _is_directory(blocks, root)
-    return target, write_car((target,), _blocks(blocks, noted, target, scope, is_directory))
-
-
-def _is_directory(blocks: Blocks, cid: CID) -> bool:
-    return resolve(blocks, cid).is_directory
+    roots = follow(noted, root, path)
+    below = _below(blocks, roots[-1], wanted)
+    found = _blocks(blocks, noted.cids, walk(blocks, roots[-1], below, dups=wanted.dups))
+    return Export(roots, write_car(roots[-1:], found))
 
 
 def _blocks(
-    blocks: Blocks, noted: _Noted, target: CID, scope: str, is_directory: bool
+    blocks: Blocks, way: list[CID], found: Iterator[tuple[CID, bytes]]
 ) -> Iterator[tuple[CID, bytes]]:
-    yield from noted.take()
-    if scope == "block":
-        return
-    if scope == "entity" and is_directory:
-        for _ in list_directory(noted, target):
-            yield from noted.take()
-        yield from noted.take()
-        return
-    for count, (cid, block) in enumerate(walk(blocks, target)):
-        if count >= CAR_BLOCKS_MAX:
-            raise LimitError(f"a CAR has at most {CAR_BLOCKS_MAX} blocks", hint="export its parts")
-        if cid.multihash not in noted.seen and cid.hash_code != IDENTITY:
-            yield cid, block
+    """Yield the way first; it is read again, as its blocks together may be large.
+
+    Every block of the way holds the hash of the next one, so none of them comes up again below.
+    """
+    for cid in way:
+        yield cid, need_block(blocks, cid)
+    yield from found
+
+
+def _below(blocks: Blocks, cid: CID, wanted: WantedCar) -> Below:
+    need_block(blocks, cid)  # of any codec: what is missing is said before the first byte
+    if wanted.scope == "all":
+        return all_below
+    if wanted.scope == "block" or cid.codec not in {DAG_PB, RAW}:
+        return nothing_below
+    try:
+        entry = stat(blocks, cid)
+    except MissingBlockError:
+        raise
+    except UserError:  # no UnixFS: an entity of one block
+        return nothing_below
+    if entry.kind is Kind.HAMT_SHARD:
+        return shards_below
+    if not entry.is_file:
+        return nothing_below
+    if wanted.range is None:
+        return all_below
+    start, end = wanted.range.of(entry.file_bytes)
+    return range_below(start, end) if start < end else nothing_below

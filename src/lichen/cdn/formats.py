@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
+from lichen.cdn.disposition import disposition
 from lichen.content import CID
 from lichen.errors import UserError
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 PATH_BYTES_MAX = 4096
 PATH_HEADER_BYTES_MAX = 512
 ROOTS_HEADER_BYTES_MAX = 512
+HEADERS_BYTES_MAX = 1536  # besides validator, length, range and date: 2 KiB in all
 IMMUTABLE = b"public, max-age=29030400, immutable"
 RAW_TYPE = b"application/vnd.ipld.raw"
-CAR_TYPE = b"application/vnd.ipld.car"
 LISTING_CACHE = b"public, max-age=604800, stale-while-revalidate=2678400"
 LISTING_ENTRIES = 1000
 # Any page may read content (the fields that the specification names); it is public by its nature.
@@ -100,21 +101,24 @@ def shared_headers(block: bytes) -> bytes:
     return kept + end
 
 
-def block_headers(path: str, roots: Sequence[CID], cache: bytes = IMMUTABLE) -> bytes:
-    """Return the header lines of the raw block at the end of a path."""
-    return (
-        b"content-type: %b\r\ncache-control: %b\r\nx-content-type-options: nosniff\r\n"
-        b'content-disposition: attachment; filename="%b.bin"\r\n%b%b'
-    ) % (RAW_TYPE, cache, str(roots[-1]).encode(), path_lines(path, roots), CORS)
+def block_headers(
+    path: str,
+    roots: Sequence[CID],
+    cache: bytes = IMMUTABLE,
+    *,
+    filename: str | None = None,
+    chosen: bytes = b"",
+) -> bytes:
+    """Return the header lines of the raw block at the end of a path.
 
-
-def car_headers(path: str, roots: Sequence[CID], cache: bytes = IMMUTABLE) -> bytes:
-    """Return the header lines of the CAR below a path; it has no ranges."""
-    return (
-        b"content-type: %b; version=1; order=dfs; dups=n\r\ncache-control: %b\r\n"
-        b"x-content-type-options: nosniff\r\naccept-ranges: none\r\n"
-        b'content-disposition: attachment; filename="%b.car"\r\n%b%b'
-    ) % (CAR_TYPE, cache, str(roots[-1]).encode(), path_lines(path, roots), CORS)
+    `filename` is what to save it as, `chosen` what `chosen_lines` says where `Accept` chose it.
+    """
+    fields = b"content-type: %b\r\ncache-control: %b\r\nx-content-type-options: nosniff\r\n" % (
+        RAW_TYPE,
+        cache,
+    )
+    name = disposition("attachment", filename or f"{roots[-1]}.bin")
+    return fit_headers(fields + name + path_lines(path, roots) + CORS + chosen)
 
 
 def listing_headers(path: str, roots: Sequence[CID] = (), *, as_json: bool) -> bytes:
@@ -124,6 +128,24 @@ def listing_headers(path: str, roots: Sequence[CID] = (), *, as_json: bool) -> b
         b"content-type: %b\r\ncache-control: %b\r\nvary: accept\r\n"
         b"content-security-policy: %b\r\nx-content-type-options: nosniff\r\n%b%b"
     ) % (kind, LISTING_CACHE, _LISTING_POLICY, path_lines(path, roots), CORS)
+
+
+def chosen_lines(path: str, query: str) -> bytes:
+    """Return the header lines of what `Accept` had a part in choosing.
+
+    The decoded path and the query lead to the same without that field.
+    """
+    location = b"%b?%b" % (quote(path).encode() or b"/", query.encode())
+    return b"vary: accept\r\ncontent-location: %b\r\n" % location
+
+
+def fit_headers(lines: bytes) -> bytes:
+    """Leave out what is only useful, where header lines together would be too long."""
+    for name in (b"content-location:", b"x-ipfs-roots:", b"x-ipfs-path:"):
+        if len(lines) > HEADERS_BYTES_MAX:
+            kept = [line for line in lines.splitlines(keepends=True) if not line.startswith(name)]
+            lines = b"".join(kept)
+    return lines
 
 
 def path_lines(path: str, roots: Sequence[CID] = ()) -> bytes:

@@ -14,10 +14,12 @@ from lichen.cdn.formats import (
     IMMUTABLE,
     RAW_TYPE,
     block_headers,
+    chosen_lines,
     decode_path,
     split_content_path,
 )
 from lichen.cdn.forms.base import nothing_at
+from lichen.cdn.forms.block import QUERY, block_etag
 from lichen.cdn.forms.file import etag_of, headers_of, location_of
 from lichen.cdn.kept import Keep
 from lichen.cdn.site import NO_RULES, Found, Moved, Rules, find, load_rules
@@ -92,12 +94,15 @@ class Shelf:
         parts = [line.partition(b": ") for line in lines if line]
         return Ready.of(found.status, [(name, value) for name, _, value in parts], body)
 
-    def block(self, cid: CID) -> ContentEntry:
-        """Make the entry of one block as `application/vnd.ipld.raw`."""
+    def block(self, cid: CID, chosen_at: str | None = None) -> ContentEntry:
+        """Make the entry of one block as `application/vnd.ipld.raw`.
+
+        `chosen_at` is the path at which `Accept` chose this form; None where the query did.
+        """
         data = need_block(self._store, cid)
-        return ContentEntry(
-            b'"%b.raw"' % str(cid).encode(), block_headers(f"/ipfs/{cid}", (cid,)), data
-        )
+        chosen = b"" if chosen_at is None else chosen_lines(chosen_at, QUERY)
+        headers = block_headers(f"/ipfs/{cid}", (cid,), chosen=chosen)
+        return ContentEntry(block_etag(cid), headers, data)
 
 
 class ContentRouter:
@@ -146,7 +151,8 @@ class ContentRouter:
             return TO_ASGI
         try:
             if block:
-                return self._shelf.block(root)
+                prefix = f"/ipfs/{root}" if label is None else ""
+                return self._shelf.block(root, None if query else prefix + path)
             return self._find(root, path, is_host=label is not None)
         except MissingBlockError:
             if self._can_fetch:

@@ -9,13 +9,14 @@ from lichen.content.blocks import (
     need_block,
 )
 from lichen.content.car import CarReader, Readable, export_car, write_car
-from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB, JSON, LIBP2P_KEY, RAW
-from lichen.content.dag import links_of, walk
+from lichen.content.cid import CBOR, CID, DAG_CBOR, DAG_JSON, DAG_PB, JSON, LIBP2P_KEY, RAW
+from lichen.content.dag import links_of
 from lichen.content.dag_pb import Link
 from lichen.content.disk import DiskFullError, StoreBusyError
 from lichen.content.flat import FlatFile
 from lichen.content.importer import check_name, import_bytes, import_directory, import_symlink
 from lichen.content.ingest import SMALL_FILE_BYTES_MAX, Ingest
+from lichen.content.ipld import PartOfBlockError
 from lichen.content.profile import PROFILES, V0_2015, V1_2025, Profile, profile_named
 from lichen.content.reader import (
     DirectoryEntry,
@@ -30,9 +31,11 @@ from lichen.content.reader import (
 from lichen.content.store import BlockStore
 from lichen.content.tree import Added
 from lichen.content.unixfs import Kind, Mtime
+from lichen.content.walk import walk
 
 __all__ = [
     "BLOCK_BYTES_MAX",
+    "CBOR",
     "CID",
     "DAG_CBOR",
     "DAG_JSON",
@@ -58,6 +61,7 @@ __all__ = [
     "Link",
     "MissingBlockError",
     "Mtime",
+    "PartOfBlockError",
     "Profile",
     "Readable",
     "StoreBusyError",

@@ -9,7 +9,7 @@ import libipld
 from lichen.content import dag_cbor, varint
 from lichen.content.blocks import BLOCK_BYTES_MAX, Blocks, check_block
 from lichen.content.cid import CID
-from lichen.content.dag import walk
+from lichen.content.walk import walk
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
