@@ -16,10 +16,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from content import LARGE_BYTES, LARGE_CONNECTIONS, SMALL_CONNECTIONS, compare, write_files
+from content import (
+    LARGE_CONNECTIONS,
+    RECEIVER_CPU,
+    SERVER_CPU,
+    SIZES,
+    SMALL_CONNECTIONS,
+    large_figures,
+    small_figures,
+    write_files,
+)
 from invocation import CONNECTIONS, HOPS_BOUND, start_workerd
 from lib import nginx, wrk
-from lib.machine import Processes, describe, free_port, tree_cpu_s, wait_for
+from lib.machine import Processes, describe, free_port, pin, tree_cpu_s, wait_for
 from lib.rounds import Contender, alternate
 from lib.table import Figure, show
 
@@ -35,7 +44,7 @@ def run_content(port: int, www: Path) -> None:
     large = os.open(www / "large", os.O_RDONLY)
     entries = {
         b"/small": ContentEntry(b'"%b"' % hashlib.sha256(small).hexdigest().encode(), plain, small),
-        b"/large": ContentEntry(b'"large"', plain, file=FlatFile(large), size=LARGE_BYTES),
+        b"/large": ContentEntry(b'"large"', plain, file=FlatFile(large), size=SIZES["large"]),
     }
 
     def router(head):
@@ -130,15 +139,18 @@ def measure(processes, folder, **load):
         return {"nginx": contender(path, static), "lichen": contender(path, ours)}
 
     hops = {"nginx": contender("/", outer, inner), "lichen": contender("/", gateway, node)}
-    small = alternate(sides("/small"), plain, connections=SMALL_CONNECTIONS, **load)
-    large = alternate(sides("/large"), plain, connections=LARGE_CONNECTIONS, cut_off=True, **load)
+    for server in (static, ours):
+        pin(server.pid, SERVER_CPU)
+    here = {**load, "cpu": RECEIVER_CPU}
+    small = alternate(sides("/small"), plain, connections=SMALL_CONNECTIONS, **here)
+    large = alternate(sides("/large"), plain, connections=LARGE_CONNECTIONS, cut_off=True, **here)
     chain = alternate(hops, plain, connections=CONNECTIONS, **load)
     mine, other = (
         chain.median(name, lambda one: one.us_per_request) for name in ("lichen", "nginx")
     )
     return [
-        compare("1 KB content, requests per CPU-second", small, lambda one: one.requests_per_cpu_s),
-        compare("500 MB file, MB per CPU-second", large, lambda one: one.mb_per_cpu_s),
+        *small_figures("1 KB", small),
+        *large_figures("500 MB file", large),
         Figure(
             "CPU of two bare hops : two nginx hops",
             chain.ratio("lichen", "nginx", lambda one: one.us_per_request),

@@ -10,7 +10,10 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 START_S_MAX = 15.0
 STOP_S_MAX = 5.0
@@ -72,6 +75,14 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
+def pin(pid: int, cpu: int) -> None:
+    """Keep a process and all below it, with all their threads, on one CPU."""
+    for process in (pid, *children(pid)):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread ended meanwhile
+                os.sched_setaffinity(int(task.name), {cpu})
+
+
 class Processes:
     """Processes of one benchmark, started in one folder and stopped at its end."""
 
@@ -92,9 +103,13 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def start(self, *command: str) -> int:
+    def start(self, *command: str, environment: Mapping[str, str] | None = None) -> int:
+        """Start a program, with these variables added to the environment; return its pid."""
         with self._log.open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder,
+                env={**os.environ, **(environment or {})},
+            )  # fmt: skip
         self._running.append(process)
         return process.pid
 

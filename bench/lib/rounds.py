@@ -48,6 +48,11 @@ class Round(NamedTuple):
         return self.load.bytes / 1e6 / max(self.cpu_s, 0.01)
 
     @property
+    def mb_per_cpu_s_of_both(self) -> float:
+        """Of the server and the one that receives, for what the kernel charges to either."""
+        return self.load.bytes / 1e6 / max(self.cpu_s + self.load.cpu_s, 0.01)
+
+    @property
     def requests_per_s(self) -> float:
         return self.load.requests / self.load.seconds
 
@@ -72,18 +77,22 @@ def alternate(
     seconds: int,
     connections: int,
     cut_off: bool = False,
+    cpu: int | None = None,
 ) -> Results:
-    """Measure all contenders once per round, in turning order; a first short round warms up."""
+    """Measure all contenders once per round, in turning order; a first short round warms up.
+
+    `cpu` is where wrk stays; without it the kernel moves it about.
+    """
     results = Results({name: [] for name in contenders})
     for number in range(-1, rounds):
         order = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in order:
             one = contenders[name]
-            cpu, work = one.cpu_s(), one.work_s()
+            spent, work = one.cpu_s(), one.work_s()
             load = wrk.run(
                 script, one.url, seconds=seconds if number >= 0 else 1, connections=connections,
-                headers=one.headers, cut_off=cut_off,
+                headers=one.headers, cut_off=cut_off, cpu=cpu,
             )  # fmt: skip
             if number >= 0:
-                results[name].append(Round(load, one.cpu_s() - cpu, one.work_s() - work))
+                results[name].append(Round(load, one.cpu_s() - spent, one.work_s() - work))
     return results

@@ -6,17 +6,20 @@ from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """One measured figure; `bound` is `(">=" or "<=", number)`, absent for context."""
+    """One measured figure; `bound` is `(">=" or "<=", number)`, absent for context.
+
+    A value of None stands for what could not be measured; the note says why.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     bound: tuple[str, float] | None = None
     note: str = ""
 
     @property
     def reached(self) -> bool | None:
-        if self.bound is None:
+        if self.bound is None or self.value is None:
             return None
         sign, number = self.bound
         return self.value <= number if sign == "<=" else self.value >= number
@@ -38,7 +41,9 @@ def show(figures: list[Figure]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"

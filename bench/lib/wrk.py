@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import resource
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,28 +23,30 @@ end
 """
 # A new range with every request, so that no cache of whole responses can answer.
 _RANGES = """
-local at = 0
+math.randomseed(1)
 request = function()
-  at = (at + 7) % 400
-  return wrk.format("GET", nil, {["Range"] = string.format("bytes=%d-%d", at * SIZE, at * SIZE + SIZE - 1)})
+  local at = math.random(0, OF - SIZE)
+  return wrk.format("GET", nil, {["Range"] = string.format("bytes=%d-%d", at, at + SIZE - 1)})
 end
 """
 
 
 class Load(NamedTuple):
-    """What one run of wrk saw. Latencies are in microseconds."""
+    """What one run of wrk saw, and its own CPU time. Latencies are in microseconds."""
 
     requests: int
     bytes: int
     seconds: float
     p50_us: int
     p99_us: int
+    cpu_s: float
 
 
-def write_scripts(folder: Path, *, range_bytes: int = 2**20) -> None:
-    """Write wrk's scripts into `folder`: `plain.lua` and `ranges.lua`."""
+def write_scripts(folder: Path, *, of_bytes: int = 500_000_000, range_bytes: int = 2**20) -> None:
+    """Write wrk's scripts into `folder`: `plain.lua`, and `ranges.lua` for a file of `of_bytes`."""
     (folder / "plain.lua").write_text(_SUMMARY)
-    (folder / "ranges.lua").write_text(_SUMMARY + _RANGES.replace("SIZE", str(range_bytes)))
+    ranges = _RANGES.replace("SIZE", str(range_bytes)).replace("OF", str(of_bytes))
+    (folder / "ranges.lua").write_text(_SUMMARY + ranges)
 
 
 def run(
@@ -52,17 +57,28 @@ def run(
     connections: int,
     headers: Mapping[str, str] | None = None,
     cut_off: bool = False,
+    cpu: int | None = None,
 ) -> Load:
-    """Run wrk once; `cut_off` allows downloads that the end of the run breaks off."""
+    """Run wrk once, on one CPU if so said; `cut_off` allows downloads that its end breaks off."""
     fields = [
         part for name, value in (headers or {}).items() for part in ("-H", f"{name}: {value}")
     ]
     command = [
         find_tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", *fields, "-s", str(script), url,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    stay = None if cpu is None else functools.partial(os.sched_setaffinity, 0, {cpu})
+    before = _children_cpu_s()
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60, preexec_fn=stay
+    )
+    cpu_s = _children_cpu_s() - before
     line = next(line for line in done.stdout.splitlines() if line.startswith("#"))
     requests, size, micros, p50, p99, errors = (int(word) for word in line[1:].split())
     if errors and not cut_off:
         raise SystemExit(f"{errors} of {requests} requests to {url} failed:\n{done.stdout}")
-    return Load(requests, size, micros / 1e6, p50, p99)
+    return Load(requests, size, micros / 1e6, p50, p99, cpu_s)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
