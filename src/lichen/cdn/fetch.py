@@ -13,18 +13,18 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import hashlib
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import structlog
 
 from lichen.cdn.health import HealthBook, retry_after_s
 from lichen.cdn.multiaddr import parse_origin
 from lichen.cdn.origins import Origins
 from lichen.cdn.race import Race, Reply
 from lichen.cdn.routers import Routers
-from lichen.cdn.sources import Session, Source, node_source
+from lichen.cdn.sources import Session, Source, in_order, node_source
 from lichen.content import BLOCK_BYTES_MAX, CID, RAW, read_file
 from lichen.content.dag import links_of
 from lichen.errors import LimitError, NotFoundError, PeerError, PeerUnavailableError
@@ -47,6 +47,8 @@ K = TypeVar("K")
 _ACCEPT = (b"accept", b"application/vnd.ipld.raw")
 _IF_CACHED = (b"cache-control", b"only-if-cached")
 
+log = structlog.get_logger()
+
 
 class Outside(msgspec.Struct, frozen=True):
     """Where to look for what no node of the network has: URLs of delegated routers, and of a Kubo.
@@ -64,8 +66,9 @@ NOWHERE = Outside()
 class Fetcher:
     """Gets blocks and files by CID: from the store, else from others into the store.
 
-    `counts` has how many blocks came from nodes, providers and the Kubo, and how often a second one
-    was asked because the first was slow (`hedged`).
+    `counts` has how many blocks came from nodes, providers and the Kubo (`node`, `provider`,
+    `kubo`), how often another one was asked because the first was slow (`hedged`), and how often
+    what came was not what was asked for (`wrong`).
     """
 
     def __init__(
@@ -86,10 +89,10 @@ class Fetcher:
         self._private = private_peers
         self._under_way: dict[CID, asyncio.Future[None]] = {}
         self._blocks: dict[tuple[CID, bool], asyncio.Task[bytes]] = {}
-        self._origins = Origins()
+        self.origins = Origins()
         self.health = HealthBook()
         self.routers = Routers(
-            outside.routers, self._origins, self.health, private_providers=private_peers
+            outside.routers, self.origins, self.health, private_providers=private_peers
         )
         kubo = outside.kubo
         self._kubo = [Source("kubo", parse_origin(kubo), is_trusted=True)] if kubo else []
@@ -104,7 +107,7 @@ class Fetcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._origins.close()
+        self.origins.close()
 
     async def fetch_file(self, cid: CID, bytes_max: int) -> bytes:
         """Return a file's content of at most `bytes_max`.
@@ -198,14 +201,13 @@ class Fetcher:
 
     def _known(self, cid: CID, session: Session, now: float) -> list[Source]:
         """Return who is asked first: who had blocks of this DAG, then the nodes in their order."""
-
-        def weight(source: Source) -> tuple[bool, bytes]:
-            peer = source.url.encode()
-            rank = hashlib.blake2b(peer + b"\0" + cid.multihash, digest_size=8).digest()
-            return self.health.rests(source.url, now), rank
-
-        nodes = {node_source(url, is_trusted=self._private) for url in self._peers()}
-        ranked = sorted((node for node in nodes if node is not None), key=weight)
+        urls = dict.fromkeys(url.rstrip("/") for url in self._peers())
+        ranked = [
+            source
+            for url in in_order(urls, cid)
+            if (source := node_source(url, is_trusted=self._private)) is not None
+        ]
+        ranked.sort(key=lambda source: self.health.rests(source.url, now))
         good = [source for source in session.good if not self.health.rests(source.url, now)]
         return list(dict.fromkeys([*good, *ranked[:PEERS_PER_BLOCK_MAX]]))
 
@@ -229,7 +231,7 @@ class Fetcher:
         health, started = self.health.of(source.url), time.monotonic()
         headers = [_ACCEPT] if source.kind == "kubo" else [_ACCEPT, _IF_CACHED]
         try:
-            response = await self._origins.get(
+            response = await self.origins.get(
                 source.address,
                 f"/ipfs/{cid}?format=raw",
                 headers,
@@ -238,8 +240,7 @@ class Fetcher:
                 body_bytes_max=BLOCK_BYTES_MAX,
             )
         except BodyTooLargeError:
-            health.lied(time.monotonic())
-            return Reply(source, reached=True)
+            return self._wrong(source, cid)
         except PeerError:
             health.failed(time.monotonic())
             return Reply(source)
@@ -260,10 +261,15 @@ class Fetcher:
             loop = asyncio.get_running_loop()
             matches = await loop.run_in_executor(self._store.hash_threads, cid.matches, block)
         if not matches:
-            health.lied(time.monotonic())
-            return Reply(source, reached=True)
+            return self._wrong(source, cid)
         health.answered(took)
         return Reply(source, reached=True, block=block)
+
+    def _wrong(self, source: Source, cid: CID) -> Reply:
+        self.health.of(source.url).lied(time.monotonic())
+        self.counts["wrong"] += 1
+        log.warning("wrong bytes", source=source.url, cid=str(cid))
+        return Reply(source, reached=True)
 
     def _refused(self, source: Source, response: Response, started: float) -> Reply:
         health, now = self.health.of(source.url), time.monotonic()

@@ -97,11 +97,6 @@ class HealthBook:
         found = self._known.get(peer)
         return found is not None and found.is_shut and found.rests_until > now
 
-    @property
-    def wrong(self) -> int:
-        """How often those that are remembered sent wrong bytes."""
-        return sum(found.wrong for found in self._known.values())
-
 
 def retry_after_s(value: bytes) -> float:
     """Read a Retry-After field in seconds; a date, or nothing, counts as REST_S."""

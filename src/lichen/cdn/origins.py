@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
+import ipaddress
 import ssl
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import structlog
 
 import lichen
 from lichen.wire.client import Response, StreamedResponse, request, stream
-from lichen.wire.dialling import PrivateAddressError, resolve_public
+from lichen.wire.dialling import PrivateAddressError, is_public, resolve_public
 from lichen.wire.limits import PoolLimits
 from lichen.wire.upstream import Pool
 
@@ -148,3 +149,16 @@ def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+@functools.lru_cache(maxsize=4096)
+def is_private(host: str) -> bool:
+    """Tell whether a host is an address that strangers may not name.
+
+    A DNS name is not judged: what it leads to is, when it is dialled.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return not is_public(host)

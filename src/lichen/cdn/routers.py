@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import functools
-import ipaddress
 import time
 from typing import TYPE_CHECKING
 
@@ -18,11 +16,11 @@ import structlog
 
 from lichen.cdn.health import HealthBook, retry_after_s
 from lichen.cdn.multiaddr import HttpAddress, parse_http, parse_origin
+from lichen.cdn.origins import is_private
 from lichen.cdn.routing import HTTP_GATEWAY, JSON, NDJSON, PeerRecord
 from lichen.cdn.sources import Source
 from lichen.content.ipns import RECORD_BYTES_MAX, Name, Record, verify_record
 from lichen.errors import LichenError, PeerError, UserError, VerificationError
-from lichen.wire.dialling import is_public
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -100,14 +98,13 @@ class Routers:
         if any(heard):
             self._keep(cid, list(found))
 
-    async def find_record(self, name: str) -> bytes | None:
+    async def find_record(self, name: Name) -> bytes | None:
         """Return the newest valid IPNS record that the routers have for a name, or None.
 
-        `name` is text that `Name.parse` reads. Every record is verified (signature and end) before
-        it counts; all routers are asked, within LOOKUP_S_MAX. Raises UserError for what is no name.
+        This is what `lichen.cdn.names.Names` takes as `fetch`. All routers are asked, within
+        LOOKUP_S_MAX; every record is verified (signature and end) before it counts.
         """
-        asked_for = Name.parse(name)
-        asked = asyncio.gather(*(self._ask_name(router, asked_for) for router in self._routers))
+        asked = asyncio.gather(*(self._ask_name(router, name) for router in self._routers))
         newest: Record | None = None
         for record in await asked:
             if record is not None and (newest is None or record.is_newer_than(newest)):
@@ -163,7 +160,7 @@ class Routers:
                 address = parse_http(text)
             except UserError:
                 continue
-            if self._private or not _is_private(address.host):
+            if self._private or not is_private(address.host):
                 found.append(Source("provider", address, self._private))
         return found
 
@@ -190,6 +187,7 @@ class _Line(msgspec.Struct, frozen=True, rename="pascal"):
     """A record as strangers write it: only what is needed, all of it optional."""
 
     schema: str = ""
+    id: str = msgspec.field(name="ID", default="")
     protocols: tuple[str, ...] | None = None
     protocol: str = ""
     addrs: tuple[str, ...] | None = None
@@ -197,6 +195,7 @@ class _Line(msgspec.Struct, frozen=True, rename="pascal"):
 
 class _Document(msgspec.Struct, frozen=True, rename="pascal"):
     providers: tuple[msgspec.Raw, ...] | None = None
+    peers: tuple[msgspec.Raw, ...] | None = None
 
 
 _read_line = msgspec.json.Decoder(_Line).decode
@@ -212,15 +211,8 @@ async def _records(response: StreamedResponse) -> AsyncIterator[PeerRecord]:
             if record is not None:
                 yield record
         return
-    body = b"".join([part async for part in _bounded(response)])
-    try:
-        found = _read_document(body).providers or ()
-    except msgspec.DecodeError as error:
-        raise PeerError(f"a router's answer is not JSON: {error}") from error
-    for raw in found:
-        record = read_record(bytes(raw))
-        if record is not None:
-            yield record
+    for record in read_document(b"".join([part async for part in _bounded(response)])):
+        yield record
 
 
 async def _lines(response: StreamedResponse) -> AsyncIterator[bytes]:
@@ -243,6 +235,17 @@ async def _bounded(response: StreamedResponse) -> AsyncIterator[bytes]:
         yield part
 
 
+def read_document(body: bytes) -> list[PeerRecord]:
+    """Read the records of a JSON answer, of providers or peers; raise PeerError for no such one."""
+    try:
+        found = _read_document(body)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"a router's answer is not JSON: {error}") from error
+    raws = [*(found.providers or ()), *(found.peers or ())][:RECORDS_MAX]
+    records = (read_record(bytes(raw)) for raw in raws)
+    return [record for record in records if record is not None]
+
+
 def read_record(line: bytes) -> PeerRecord | None:
     """Read one record of a stranger's; None for what is none, or of a schema not known here."""
     if not line.strip() or len(line) > LINE_BYTES_MAX:
@@ -252,20 +255,10 @@ def read_record(line: bytes) -> PeerRecord | None:
     except msgspec.DecodeError:
         return None
     if read.schema == "peer":
-        return PeerRecord("", read.addrs or (), read.protocols or ())
+        return PeerRecord(read.id, read.addrs or (), read.protocols or ())
     if read.schema and read.protocol:  # the schemas before `peer` name one protocol
-        return PeerRecord("", read.addrs or (), (read.protocol,))
+        return PeerRecord(read.id, read.addrs or (), (read.protocol,))
     return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_private(host: str) -> bool:
-    """Tell whether a host is an address that strangers may not name; names are seen to later."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return not is_public(host)
 
 
 def _base(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -11,6 +12,8 @@ from lichen.cdn.multiaddr import HttpAddress, parse_origin
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lichen.content import CID
 
 GOOD_MAX = 4
@@ -67,3 +70,12 @@ def node_source(url: str, *, is_trusted: bool) -> Source | None:
         return Source("node", parse_origin(url), is_trusted)
     except UserError:
         return None
+
+
+def in_order(urls: Iterable[str], cid: CID) -> list[str]:
+    """Return peers in the order that a CID gives them (rendezvous hashing), the same everywhere."""
+
+    def weight(url: str) -> bytes:
+        return hashlib.blake2b(url.encode() + b"\0" + cid.multihash, digest_size=8).digest()
+
+    return sorted(urls, key=weight)

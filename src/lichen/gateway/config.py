@@ -10,6 +10,8 @@ from lichen.encoding import convert
 from lichen.node.config import read_toml
 from lichen.units import FLK, Amount
 
+_LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+
 
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A gateway's settings.
@@ -19,6 +21,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     channels with a deposit of `channel_deposit` each, with up to `replicas` nodes per app, and pays
     every `pay_ms`. With `private_nodes` it also dials nodes at loopback, private and link-local
     addresses: for networks on one machine or in one's own rooms, not for strangers' nodes.
+
+    `public_url` is where strangers reach this gateway, as it tells IPFS clients that ask who has
+    content (see `reached_at`). `routers` are delegated routers (URLs) that are asked for content
+    and names that nobody in the network has: they learn what visitors look for, so there are none
+    unless the operator names some. `kubo` is the gateway of a Kubo of the operator's, asked last.
     """
 
     network: str
@@ -35,6 +42,20 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     content_bytes_max: int = 50 * 2**30
     upload_bytes_max: int = 2 * 2**30
     request_bytes_max: int = 100 * 2**20
+    public_url: str = ""
+    routers: tuple[str, ...] = ()
+    kubo: str = ""
+
+    @property
+    def reached_at(self) -> str:
+        """Where strangers reach this gateway; empty where nobody said.
+
+        A gateway of a network on one machine is reached where it listens. Others may stand behind a
+        front server, whose address only the operator knows.
+        """
+        host = self.listen.rpartition(":")[0]
+        is_local = self.hosts == ("localhost",) and host in _LOOPBACK
+        return self.public_url or (f"http://{self.listen}" if is_local else "")
 
 
 def load_gateway_config(home: str) -> GatewayConfig:

@@ -15,8 +15,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.fetch import Fetcher
+from lichen.cdn.directory import NetworkDirectory, Node, OwnDirectory
+from lichen.cdn.fetch import Fetcher, Outside
+from lichen.cdn.routing_api import routing_routes
 from lichen.cdn.serve import ContentRouter
+from lichen.cdn.upkeep import LOOK_S, Upkeep
 from lichen.content import BlockStore
 from lichen.errors import LichenError, NotFoundError, PeerError, VerificationError
 from lichen.gateway import welcome
@@ -77,6 +80,7 @@ class GatewayProcess:
         self.replica = Follower(Path(home, "ledger"), config.ledger, genesis)
         self.submitter = Submitter(key, genesis, self.client, self.replica)
         self.store = BlockStore.open(Path(home, "content"), capacity_bytes=config.content_bytes_max)
+        self.upkeep = Upkeep(self.store)
         self.runs = RunLog(os.path.join(home, "runs"), key.address)
         self.events = EventHub()
         self.nonces = NonceCache(started_ms=self.now_ms())
@@ -87,7 +91,18 @@ class GatewayProcess:
         )
         self.placer = Placer(view, self.links, self.runs, replicas=config.replicas)
         self.content = ContentRouter(self.store, can_fetch=True)
-        self.fetcher = Fetcher(self.store, self._endpoints, private_peers=config.private_nodes)
+        self.fetcher = Fetcher(
+            self.store,
+            self._endpoints,
+            private_peers=config.private_nodes,
+            outside=Outside(config.routers, config.kubo),
+        )
+        self.directory = NetworkDirectory(
+            OwnDirectory(self.store, key.public, config.reached_at),
+            self._nodes,
+            self.fetcher.origins,
+            private_nodes=config.private_nodes,
+        )
         self.delivery = Delivery(self.store, self.fetcher)
         self.front = Front(config, self.apps, self.content, self.placer)
         self.listener: Listener | None = None
@@ -167,6 +182,9 @@ class GatewayProcess:
         """Return where blocks may be had: the nodes of the registry."""
         return [node.endpoint for node in self.replica.state.nodes()]
 
+    def _nodes(self) -> list[Node]:
+        return [Node(node.key, node.endpoint) for node in self.replica.state.nodes()]
+
     async def _warm_all(self) -> None:
         for grant in self.replica.state.grants_to(self.gateway):
             with contextlib.suppress(LichenError):
@@ -179,6 +197,7 @@ class GatewayProcess:
                 Route("/", self._welcome),
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics),
+                *routing_routes(self.directory),
                 Mount("/", create_api(self)),
             ]
         )
@@ -196,13 +215,25 @@ class GatewayProcess:
     async def _metrics(self, _: Request) -> Response:
         counters: dict[str, Any] = {
             "lichen_gateway_ledger_height": self.replica.height,
-            "lichen_gateway_content_bytes": self.store.usage_bytes,
+            **self.upkeep.counters("lichen_gateway"),
             "lichen_gateway_runs_pending": self.runs.pending,
+            **self._fetch_metrics(),
         }
         if self.listener is not None:
             for name, value in self.listener.counters.snapshot().items():
                 counters[f"lichen_gateway_http_{name}"] = value
         return Response(as_text(counters), media_type="text/plain; version=0.0.4")
+
+    def _fetch_metrics(self) -> dict[str, int]:
+        fetcher = self.fetcher
+        return {
+            "lichen_gateway_fetched_from_nodes_total": fetcher.counts["node"],
+            "lichen_gateway_fetched_from_providers_total": fetcher.counts["provider"],
+            "lichen_gateway_fetched_from_kubo_total": fetcher.counts["kubo"],
+            "lichen_gateway_fetches_hedged_total": fetcher.counts["hedged"],
+            "lichen_gateway_router_lookups_total": fetcher.routers.lookups,
+            "lichen_gateway_wrong_blocks_total": fetcher.counts["wrong"],
+        }
 
     async def run(self) -> None:
         """Serve until the task is cancelled; then pay what is due and close in order."""
@@ -211,6 +242,7 @@ class GatewayProcess:
             stack.callback(self.store.close)
             stack.callback(self.delivery.close)
             stack.push_async_callback(self.fetcher.close)
+            stack.push_async_callback(self.directory.close)
             stack.push_async_callback(self.client.close)
             await stack.enter_async_context(self.replica)
             stack.push_async_callback(self._pay_last)
@@ -225,6 +257,7 @@ class GatewayProcess:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(every(self.config.pay_ms / 1000, self.links.settle_all))
                 tasks.create_task(every(RUNS_FLUSH_S, self._flush_runs))
+                tasks.create_task(every(LOOK_S, self.upkeep.look))
                 tasks.create_task(self._watch_replica())
 
     async def _flush_runs(self) -> None:

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from lichen.cdn.routing_api import routing_routes
 from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, LimitError, NotAllowedError
 from lichen.identity.digest import Digest
@@ -92,6 +93,7 @@ def create_api(node: NodeProcess) -> Starlette:
             Route("/v1/status", api.status),
             Route("/healthz", api.health),
             Route("/metrics", api.metrics),
+            *routing_routes(node.directory),
         ],
         exception_handlers={LichenError: _problem, Exception: _problem},
     )

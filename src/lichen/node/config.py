@@ -28,6 +28,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     `key` names a key in the vault folder `keys`, unlocked by `password_file`. `content_peers` are
     gateways and nodes that code is fetched from. `operators` are owners whose code may run without
     a sandbox where this machine has none. `credit` is how much work per channel may be unpaid.
+    `public_url` is where IPFS clients reach the node's content, by default the endpoint.
     `settle_s` is how often vouchers are redeemed and receipts anchored; `request_bytes_max` bounds
     what one run is sent.
     """
@@ -56,6 +57,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     settle_s: int = 5
     request_bytes_max: int = 128 * 2**20
     content_bytes_max: int = 10 * 2**30
+    public_url: str = ""
     fault: Literal["liar", "lazy", "slow"] | None = None
 
 

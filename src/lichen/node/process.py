@@ -20,8 +20,10 @@ import uvloop
 import lichen
 from lichen import journal
 from lichen.cdn.delivery import Delivery
+from lichen.cdn.directory import OwnDirectory
 from lichen.cdn.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
+from lichen.cdn.upkeep import LOOK_S, Upkeep
 from lichen.content import BlockStore
 from lichen.errors import LichenError, MachineError
 from lichen.identity.nonces import NonceCache
@@ -81,9 +83,11 @@ class NodeProcess:
         self.follower = Follower(Path(home, "ledger"), config.ledger, genesis)
         self.submitter = Submitter(key, genesis, self.client, self.follower)
         self.store = BlockStore.open(Path(home, "content"), capacity_bytes=config.content_bytes_max)
+        self.upkeep = Upkeep(self.store)
         self.fetcher = Fetcher(self.store, lambda: config.content_peers)
         self.content = ContentRouter(self.store)
         self.delivery = Delivery(self.store)
+        self.directory = OwnDirectory(self.store, key.public, config.public_url or config.endpoint)
         self.receipts = ReceiptLog(os.path.join(home, "receipts"), key, self.network)
         self.sessions = Sessions(key.address, self.receipts)
         self.till = Till(self.receipts, self.sessions, self.network)
@@ -161,6 +165,7 @@ class NodeProcess:
                 "lichen_node_channels": len(self.sessions.accounts),
                 "lichen_node_unpaid": sum(book.unpaid for book in books),
                 "lichen_ledger_height": self.follower.height,
+                **self.upkeep.counters("lichen_node"),
             }
         )
 
@@ -217,6 +222,7 @@ class NodeProcess:
             log.info("serving", endpoint=self.config.endpoint, tier=self.pool.tier)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(every(SWEEP_S, self._sweep))
+                tasks.create_task(every(LOOK_S, self.upkeep.look))
                 tasks.create_task(every(self.config.settle_s, self._settle))
 
     async def _sweep(self) -> None:
