@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lichen.content import dag_pb, hamt, list_directory, lookup, unixfs
+from lichen.content import dag_pb, hamt, list_directory, lookup, stat, unixfs
 from lichen.content.cid import CID, DAG_PB, RAW
 from lichen.content.dag_pb import Link
 from lichen.content.murmur3 import murmur3_x64_64
@@ -66,3 +66,13 @@ def test_a_position_in_a_hamt_is_hexadecimal_of_one_spelling(position: str) -> N
     cid = blocks.shard([Link(LEAF, position, 1)], fanout=256)
     with pytest.raises(UserError, match="without a position"):
         list(list_directory(blocks, cid))
+
+
+def test_a_file_is_no_longer_than_http_can_say() -> None:
+    blocks = Blocks()
+    message = unixfs.encode(UnixFS(Kind.FILE, child_bytes=(2**64 - 1,) * 9))
+    block = dag_pb.encode([Link(LEAF, "", 1)] * 9, message)
+    cid = CID.of(DAG_PB, block)
+    blocks[cid] = block
+    with pytest.raises(UserError, match="bytes, over"):
+        stat(blocks, cid)

@@ -22,6 +22,7 @@ from lichen.errors import NotFoundError, UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+FILE_BYTES_MAX = 1 << 59  # more than exists; its length still is one in HTTP and in any database
 FILE_DEPTH_MAX = 128
 PATH_DEPTH_MAX = 256
 SMALL_LEAVES_MAX = 64
@@ -359,6 +360,8 @@ def _file_bytes(node: _Node) -> int:
     actual = len(message.data or b"") + sum(message.child_bytes)
     if message.file_bytes is not None and message.file_bytes != actual:
         raise UserError(f"a UnixFS file of {actual} bytes says it has {message.file_bytes}")
+    if actual > FILE_BYTES_MAX:
+        raise UserError(f"a UnixFS file says it has {actual} bytes, over {FILE_BYTES_MAX}")
     return actual
 
 
