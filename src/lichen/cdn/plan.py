@@ -9,6 +9,7 @@ from lichen.cdn.forms.base import at_root
 from lichen.cdn.forms.block import plan_block
 from lichen.cdn.forms.car import plan_car
 from lichen.cdn.forms.file import plan_file
+from lichen.cdn.forms.tar import plan_tar
 from lichen.cdn.wanted import Form
 from lichen.errors import UserError
 
@@ -25,6 +26,7 @@ PLANNERS: Final[dict[Form, Planner]] = {
     Form.PLAIN: plan_file,
     Form.RAW: plan_block,
     Form.CAR: plan_car,
+    Form.TAR: plan_tar,
 }
 
 
