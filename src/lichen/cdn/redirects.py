@@ -1,13 +1,14 @@
 """`_redirects` of a site (https://specs.ipfs.tech/http-gateways/web-redirects-file). Pure.
 
 Each line is `from to [status]`. Rules apply, the first that matches, where the site has no file.
+What a file says that cannot be read is a broken fault; the others are only likely to be mistakes.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 import msgspec
 
@@ -23,15 +24,24 @@ STATIC_RULES_MAX = 2000
 DYNAMIC_RULES_MAX = 100
 MOVES = (301, 302, 303, 307, 308)
 PAGES = (200, 404, 410, 451)
-_TARGET = re.compile(r"(?:https?://[^/\s]+|/)[\x21-\x7e]*")
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_TARGET = re.compile(rf"(?:https?://{_HOST}(?=[/?#]|\Z)|/)[\x21-\x7e]*")
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A line that is not as it should be."""
+    """A line that is not as it should be; `is_broken` tells that nothing can be made of it."""
 
     line: int
     what: str
     hint: str
+    is_broken: bool = True
+
+
+class RulesError(UserError):
+    """A site has a `_redirects` that cannot be read, and was asked for what only it could tell."""
+
+    code = "rules-broken"
+    status = 500
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -92,6 +102,7 @@ def parse_redirects(data: bytes) -> tuple[Redirects, tuple[Fault, ...]]:
             rule = _parse_rule(number, line)
             _count(left, rule)
             rules.append(rule)
+            faults.extend(_doubts(rule))
         except UserError as error:
             faults.append(Fault(number, error.what, error.hint))
     return Redirects(tuple(rules)), tuple(faults)
@@ -117,18 +128,59 @@ def _parse_rule(number: int, line: str) -> _Rule:
     pattern, to = parse_pattern(parts[0]), parts[1]
     if not _TARGET.fullmatch(to) or to.startswith("//"):
         raise UserError(
-            f"{to[:80]!r} is neither a path nor a URL", hint="write /path or https://host/path"
+            f"{to[:80]!r} is neither a path nor a URL",
+            hint="write /path or https://host/path, in ASCII",
         )
     if status in PAGES and not to.startswith("/"):
         raise UserError(
             f"a rule of status {status} shows a file of this site",
             hint="write its path, or redirect by 302",
         )
-    local = to if to.startswith("/") else to.partition("://")[2].partition("/")[2]
-    unknown = placeholders(local) - pattern.names
-    if unknown:
-        raise UserError(f"{parts[0]} gives no :{min(unknown)}", hint="name it there too")
     return _Rule(number, pattern, Target(to, status))
+
+
+def _doubts(rule: _Rule) -> Iterator[Fault]:
+    to = rule.target.to
+    local = to if to.startswith("/") else to.partition("://")[2].partition("/")[2]
+    unknown = placeholders(local) - rule.pattern.names
+    if unknown:
+        yield Fault(
+            rule.order, f"its path gives no :{min(unknown)}", "name it there too", is_broken=False
+        )
+
+
+def check_redirects(data: bytes) -> Redirects:
+    """Read the file of a site on an IPFS gateway; raise RulesError for the first broken line."""
+    redirects, faults = parse_redirects(data)
+    for fault in faults:
+        if fault.is_broken:
+            raise RulesError(
+                f"could not parse _redirects: line {fault.line}: {fault.what}", hint=fault.hint
+            )
+    return redirects
+
+
+def too_large() -> RulesError:
+    """Return the error for a file of over FILE_BYTES_MAX."""
+    return RulesError(
+        f"could not parse _redirects: redirects file size cannot exceed {FILE_BYTES_MAX} bytes",
+        hint="join rules by * or :name",
+    )
+
+
+def with_query(location: str, query: str) -> str:
+    """Pass a visitor's query on; it counts where the rule's own says something of the same name."""
+    if not query:
+        return location
+    address, mark, fragment = location.partition("#")
+    path, _, own = address.partition("?")
+    named = {_name_of(part) for part in query.split("&")}
+    kept = [part for part in own.split("&") if part and _name_of(part) not in named]
+    return f"{path}?{'&'.join([*kept, query])}{mark}{fragment}"
+
+
+def _name_of(parameter: str) -> str:
+    return unquote_plus(parameter.partition("=")[0])
 
 
 def lines_of(data: bytes, faults: list[Fault]) -> Iterator[tuple[int, str]]:
