@@ -1,0 +1,5 @@
+"""All targets, by importing every module that has some."""
+
+from tests.fuzz import answers, blocks, cars, graphs, names, records, sites
+
+__all__ = ["answers", "blocks", "cars", "graphs", "names", "records", "sites"]
