@@ -260,7 +260,7 @@ async def test_a_folder_with_an_index_is_shown_at_its_slash(node):
 async def test_forms_that_are_not_offered_are_refused_in_words(node):
     cid = put_file(node.store, b"x")
     for query, headers, status in (
-        ("?format=tar", {}, 406),
+        ("?format=zip", {}, 406),
         ("", {"accept": "application/vnd.ipld.dag-json"}, 406),
         ("", {"accept": "application/vnd.ipld.car; version=2"}, 406),
         ("?format=car&dag-scope=none", {}, 400),

@@ -8,11 +8,14 @@ listings, CARs, what is not here) is left to the ASGI side, see `delivery`.
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING
 
 from lichen.cdn.formats import (
+    CORS,
     IMMUTABLE,
     RAW_TYPE,
+    NotCachedError,
     block_headers,
     chosen_lines,
     decode_path,
@@ -20,11 +23,22 @@ from lichen.cdn.formats import (
 )
 from lichen.cdn.forms.base import nothing_at
 from lichen.cdn.forms.block import QUERY, block_etag
-from lichen.cdn.forms.file import etag_of, headers_of, location_of
+from lichen.cdn.forms.file import etag_of, headers_of, moved_lines
 from lichen.cdn.kept import Keep
-from lichen.cdn.site import NO_RULES, Found, Moved, Rules, find, load_rules
+from lichen.cdn.media import SNIFFED_BYTES, type_of_name
+from lichen.cdn.refusal import check_service_worker, refusal
+from lichen.cdn.site import (
+    NO_RULES,
+    Found,
+    Moved,
+    NotUnixfsError,
+    Rules,
+    find,
+    load_headers,
+)
+from lichen.cdn.wanted import Form, read_wanted
 from lichen.content import CID, MissingBlockError, need_block
-from lichen.errors import UserError
+from lichen.errors import LichenError, UserError
 from lichen.wire import Asgi, ContentEntry, FlatFile, Ready, content_answer
 
 if TYPE_CHECKING:
@@ -35,6 +49,19 @@ if TYPE_CHECKING:
 PAGE_BYTES_MAX = 256 * 1024
 READ_METHODS = (b"GET", b"HEAD")
 TO_ASGI = Asgi(0)
+ACCEPTS_KEPT_MAX = 256
+PREFLIGHT = Ready.of(
+    204,
+    [
+        (b"allow", b"GET, HEAD, OPTIONS"),
+        (b"access-control-max-age", b"86400"),
+        *(
+            (name, value)
+            for name, _, value in (line.partition(b": ") for line in CORS.splitlines())
+        ),
+    ],
+)
+_FORM = re.compile(rb"application/(?:vnd\.ip|x-tar|cbor)", re.IGNORECASE)  # in `Accept`
 
 
 class NotFlatError(UserError):
@@ -57,17 +84,34 @@ class Shelf:
         is_shared: bool,
     ) -> ContentEntry:
         """Make the entry of a file; raise NotFlatError when it is not stored in one piece."""
+        if found.target is not None:
+            headers = self._headers(found, root, cache, rules, None, is_shared=is_shared)
+            return ContentEntry(etag_of(found), headers, found.target)
         cid = found.entry.cid
-        headers = headers_of(found, root, cache, rules, is_shared=is_shared)
-        etag = etag_of(cid)
         small = self._store.small_file(cid)
-        if small is not None:
-            return ContentEntry(etag, headers, small)
-        flat = self._store.flat_file(cid)
-        if flat is None:
+        flat = self._store.flat_file(cid) if small is None else None
+        if small is None and flat is None:
             raise NotFlatError(f"{cid} is stored in blocks")
+        start = None
+        if type_of_name(found.path) is None:
+            start = flat.pread(SNIFFED_BYTES) if flat is not None else small
+        headers = self._headers(found, root, cache, rules, start, is_shared=is_shared)
+        if flat is None:
+            return ContentEntry(etag_of(found), headers, small or b"")
         file = FlatFile(flat.fd, release=functools.partial(_let_go, flat))
-        return ContentEntry(etag, headers, file=file, offset=flat.offset, size=flat.size)
+        return ContentEntry(etag_of(found), headers, file=file, offset=flat.offset, size=flat.size)
+
+    def _headers(
+        self,
+        found: Found,
+        root: CID,
+        cache: bytes,
+        rules: Rules,
+        start: bytes | None,
+        *,
+        is_shared: bool,
+    ) -> bytes:
+        return headers_of(found, f"/ipfs/{root}", cache, rules, is_shared=is_shared, start=start)
 
     def page(
         self,
@@ -89,10 +133,8 @@ class Shelf:
             if flat is None or flat.size > PAGE_BYTES_MAX:
                 raise NotFlatError(f"{cid} is too large for a page of status {found.status}")
             body = flat.pread(flat.size)
-        block = headers_of(found, root, cache, rules, is_shared=is_shared)
-        lines = block.split(b"\r\n")
-        parts = [line.partition(b": ") for line in lines if line]
-        return Ready.of(found.status, [(name, value) for name, _, value in parts], body)
+        block = self._headers(found, root, cache, rules, body, is_shared=is_shared)
+        return _ready(found.status, b"etag: %b\r\n%b" % (etag_of(found), block), body)
 
     def block(self, cid: CID, chosen_at: str | None = None) -> ContentEntry:
         """Make the entry of one block as `application/vnd.ipld.raw`.
@@ -117,36 +159,48 @@ class ContentRouter:
 
     def answer(self, head: RequestHead) -> Answer:
         """Answer a path; what needs waiting goes to the ASGI app."""
-        return self._answer(head, head.target, None)
+        try:
+            return self._answer(head, head.target, None)
+        except LichenError as error:
+            return refusal(error, head)
 
     def answer_host(self, head: RequestHead, label: str) -> Answer:
         """Answer at a host that stands for the content `label`."""
-        return self._answer(head, b"%b\n%b" % (label.encode(), head.target), label)
+        try:
+            return self._answer(head, b"%b\n%b" % (label.encode(), head.target), label)
+        except LichenError as error:
+            return refusal(error, head)
 
     def _answer(self, head: RequestHead, key: bytes, label: str | None) -> Answer:
         if head.method not in READ_METHODS:
-            return TO_ASGI
-        accept = head.get(b"accept") if b"application/vnd.ip" in head.block else b""
-        if b"application/vnd.ip" in accept:
-            if accept != RAW_TYPE:
+            return PREFLIGHT if head.method == b"OPTIONS" else TO_ASGI
+        block = head.block
+        form = Form.PLAIN
+        if block.find(b"application/") >= 0:  # half the time of `in`
+            chosen = _form_of(head.get(b"accept"))
+            if chosen is None:
                 return TO_ASGI
-            key += b"#raw"
+            if chosen is Form.RAW:
+                form = chosen
+                key += b"#raw"
+        if block.find(b"vice-Worker") >= 0 or block.find(b"vice-worker") >= 0:
+            check_service_worker(head, is_shared=label is None)
         entry = self._kept.get(key)
         if not isinstance(entry, ContentEntry):
-            made = self._make(head, label, raw=accept == RAW_TYPE)
+            made = self._make(head, label, form)
             if not isinstance(made, ContentEntry):
                 return made
             self._kept.put(key, made)
             entry = made
         return content_answer(entry, head)
 
-    def _make(self, head: RequestHead, label: str | None, *, raw: bool) -> ContentEntry | Answer:
+    def _make(self, head: RequestHead, label: str | None, form: Form) -> ContentEntry | Answer:
         if label is None:
             root, path = split_content_path(head.path)
         else:
             root, path = CID.parse(label), decode_path(head.path)
         query = head.query
-        block = query == b"format=raw" or (raw and not query)
+        block = query == b"format=raw" or (form is Form.RAW and not query)
         if (query and not block) or (block and path.strip("/")):
             return TO_ASGI
         try:
@@ -154,25 +208,46 @@ class ContentRouter:
                 prefix = f"/ipfs/{root}" if label is None else ""
                 return self._shelf.block(root, None if query else prefix + path)
             return self._find(root, path, is_host=label is not None)
-        except MissingBlockError:
+        except NotUnixfsError:
+            return TO_ASGI
+        except MissingBlockError as error:
             if self._can_fetch:
                 return TO_ASGI
+            if b"only-if-cached" in head.get(b"cache-control").lower():
+                raise NotCachedError(f"{error.cid} is not here", hint=error.hint) from error
             raise
 
     def _find(self, root: CID, path: str, *, is_host: bool) -> ContentEntry | Answer:
         found = find(self._store, root, path)
         if isinstance(found, Moved):
-            location = location_of(found, "" if is_host else f"/ipfs/{root}")
-            return Ready.of(301, [(b"location", location), (b"cache-control", IMMUTABLE)])
+            lines = moved_lines(found, "" if is_host else f"/ipfs/{root}", IMMUTABLE)
+            return _ready(found.status, lines)
         if found is None and not is_host:
             raise nothing_at(root, path)
         if not isinstance(found, Found):
             return TO_ASGI
         try:
-            rules = load_rules(self._store, root) if is_host else NO_RULES
+            rules = load_headers(self._store, root) if is_host else NO_RULES
             return self._shelf.file(found, root, rules=rules, is_shared=not is_host)
         except NotFlatError:
             return TO_ASGI
+
+
+@functools.lru_cache(maxsize=ACCEPTS_KEPT_MAX)
+def _form_of(accept: bytes) -> Form | None:
+    """Return PLAIN or RAW where `Accept` asks for nothing else; None where that is to be read."""
+    if accept == RAW_TYPE:
+        return Form.RAW
+    try:
+        wanted = read_wanted("", {"accept": accept.decode("latin-1")})
+    except UserError:
+        return None
+    return Form.PLAIN if wanted.form is Form.PLAIN and not wanted.as_json else None
+
+
+def _ready(status: int, lines: bytes, body: bytes = b"") -> Ready:
+    parts = (line.partition(b": ") for line in lines.split(b"\r\n") if line)
+    return Ready.of(status, [(name, value) for name, _, value in parts], body)
 
 
 def _let_go(flat: StoredFile) -> None:
