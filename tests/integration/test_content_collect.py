@@ -36,7 +36,7 @@ def store(tmp_path):
 @pytest.fixture
 def tiny_steps(monkeypatch):
     """Let each step do the least it can."""
-    for name in ("PINS_PER_STEP", "FILES_PER_STEP", "BLOCKS_UNTIL_LOOK", "BLOCKS_PER_STEP"):
+    for name in ("ROOTS_PER_STEP", "FILES_PER_STEP", "BLOCKS_UNTIL_LOOK", "BLOCKS_PER_STEP"):
         monkeypatch.setattr(collecting, name, 1)
     monkeypatch.setattr(collecting, "BLOCKS_SEEN_PER_STEP", 2)
 

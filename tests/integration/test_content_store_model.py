@@ -51,7 +51,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.addition = None
         self.steps = contextlib.ExitStack()
         patch = self.steps.enter_context(pytest.MonkeyPatch.context())
-        for name in ("PINS_PER_STEP", "FILES_PER_STEP", "BLOCKS_UNTIL_LOOK", "BLOCKS_PER_STEP"):
+        for name in ("ROOTS_PER_STEP", "FILES_PER_STEP", "BLOCKS_UNTIL_LOOK", "BLOCKS_PER_STEP"):
             patch.setattr(collecting, name, 1)
         patch.setattr(collecting, "BLOCKS_SEEN_PER_STEP", 2)
 

@@ -14,6 +14,7 @@ the index says of it stays true.
 from __future__ import annotations
 
 import enum
+import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from lichen.content.keeps import Keeps
     from lichen.content.recent import Recent
 
-PINS_PER_STEP = 1024
+ROOTS_PER_STEP = 1024
 FILES_PER_STEP = 64
 FILES_DROPPED_MAX = 16_384  # before their entries are swept
 BLOCKS_SEEN_PER_STEP = 1024
@@ -124,7 +125,7 @@ def _links(cid: CID, block: bytes) -> list[CID]:
 class Phase(enum.Enum):
     """What a collection does next."""
 
-    PINS = "pins"
+    ROOTS = "roots"
     DOOMED = "doomed"
     FILES = "files"
     BLOCKS = "blocks"
@@ -165,29 +166,33 @@ class Collection:
         self._bytes_min = bytes_min
         self._recent = recent
         self.freed_bytes = 0
-        self.phase = Phase.PINS
+        self.phase = Phase.ROOTS
         self._start = b""
         self._next_file = b""
         self._stale: frozenset[bytes] = frozenset()
-        self._live.shade(keeps.begin_collection())
-        if recent is not None:  # of files the whole DAG, of other blocks just themselves
-            self._live.shade(CID.decode(name) for name in recent.files())
+        # Of files used lately the whole DAG stays, of other blocks just themselves.
+        files = recent.files() if recent is not None else []
+        self._roots = itertools.chain(keeps.begin_collection(), map(CID.decode, files))
 
     def mark(self, until_s: float) -> bool:
         """Mark until that time; tell whether there is (for now) nothing left to mark."""
         self._live.shade(self._keeps.take_post())
-        if self.phase is Phase.PINS:
-            self._take_pins()
+        if self.phase is Phase.ROOTS:
+            self._take_roots()
         self._live.follow(until_s)
         if self.phase is Phase.DOOMED:
             self._follow_only(until_s)
-        return self._live.is_done and self.phase not in {Phase.PINS, Phase.DOOMED}
+        return self._live.is_done and self.phase not in {Phase.ROOTS, Phase.DOOMED}
 
-    def _take_pins(self) -> None:
+    def _take_roots(self) -> None:
+        roots = list(itertools.islice(self._roots, ROOTS_PER_STEP))
+        self._live.shade(roots)
+        if roots:
+            return
         with self._index.read_pins() as txn:
-            page = self._index.pins.page(txn, self._start, PINS_PER_STEP)
+            page = self._index.pins.page(txn, self._start, ROOTS_PER_STEP)
         self._live.shade(map(CID.decode, page))
-        if len(page) == PINS_PER_STEP:
+        if len(page) == ROOTS_PER_STEP:
             self._start = page[-1]
             return
         self._start = b""

@@ -460,11 +460,13 @@ class BlockStore:
         """Return the bytes of all blocks and files."""
         return self._used_bytes
 
+    def room_bytes(self) -> int:
+        """Return how much could be stored in all: the capacity, or less on a smaller disk."""
+        return min(self.capacity_bytes, self._used_bytes + free_bytes(self.temporary_folder))
+
     def filled_percent(self) -> int:
-        """Return how full the store is: of its capacity, or of what the disk has room for."""
-        used = self._used_bytes
-        room = min(self.capacity_bytes, used + free_bytes(self.temporary_folder))
-        return used * 100 // room if room else 100
+        """Return how full the store is."""
+        return self._used_bytes * 100 // max(1, self.room_bytes())
 
     # What an Ingest needs
 
