@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit bench conformance docs format lock clean
+.PHONY: setup demo down check test test-unit test-hostile fuzz bench conformance docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -42,6 +42,16 @@ test-unit: setup
 test: setup
 	$(BIN)/lichen setup
 	$(BIN)/pytest -q $(wildcard tests/unit tests/integration tests/conformance tests/simulation)
+
+# Everything that reads what strangers send, fed by coverage: make fuzz SECONDS=600 TARGET=car
+SECONDS ?= 60
+TARGET ?=
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(addprefix --target ,$(TARGET))
+
+# The attacks that take more machine than a test should: 10,000 connections, a million blocks.
+test-hostile: setup
+	$(BIN)/pytest -q -s tests/hostile
 
 # The official suite of IPFS gateways; Go installs it: make conformance SUITE="--only TestTar --verbose"
 SUITE ?=
