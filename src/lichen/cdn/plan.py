@@ -9,8 +9,11 @@ from lichen.cdn.forms.base import at_root
 from lichen.cdn.forms.block import plan_block
 from lichen.cdn.forms.car import plan_car
 from lichen.cdn.forms.file import plan_file
+from lichen.cdn.forms.ipld import DOCUMENT_CODECS, plan_codec, plan_document
 from lichen.cdn.forms.tar import plan_tar
+from lichen.cdn.site import NotUnixfsError
 from lichen.cdn.wanted import Form
+from lichen.content import follow
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ PLANNERS: Final[dict[Form, Planner]] = {
     Form.RAW: plan_block,
     Form.CAR: plan_car,
     Form.TAR: plan_tar,
+    Form.JSON: plan_codec,
+    Form.CBOR: plan_codec,
+    Form.DAG_JSON: plan_codec,
+    Form.DAG_CBOR: plan_codec,
 }
 
 
@@ -42,4 +49,11 @@ def plan(blocks: Blocks, place: Place, wanted: Wanted, conditions: Conditions) -
         raise NotAcceptableError(
             f"content is not offered as {wanted.form.value}", hint="ask for raw blocks or a CAR"
         )
-    return planner(blocks, at_root(blocks, place), wanted, conditions)
+    place = at_root(blocks, place)
+    try:
+        return planner(blocks, place, wanted, conditions)
+    except NotUnixfsError:
+        roots = follow(blocks, place.root, place.path)
+        if wanted.form is not Form.PLAIN or roots[-1].codec not in DOCUMENT_CODECS:
+            raise
+        return plan_document(blocks, place, roots, wanted, conditions)
