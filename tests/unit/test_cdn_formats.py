@@ -9,7 +9,6 @@ from lichen.cdn.formats import (
     SANDBOX,
     NotAcceptableError,
     decode_path,
-    media_type,
     path_lines,
     shared_headers,
     split_content_path,
@@ -71,13 +70,6 @@ def test_a_content_path_is_decoded_once_and_keeps_its_slash(path, below):
 def test_a_path_that_could_mean_two_things_is_refused(path):
     with pytest.raises(UserError):
         decode_path(path)
-
-
-def test_text_says_its_charset_and_what_is_compressed_is_bytes():
-    assert media_type("/a/b.html") == b"text/html; charset=utf-8"
-    assert media_type("/a.html.gz") == b"application/octet-stream"
-    assert media_type("/photo.jpg") == b"image/jpeg"
-    assert media_type("/README") == b"application/octet-stream"
 
 
 def test_a_path_too_long_for_a_header_is_left_out():

@@ -4,12 +4,14 @@ import pytest
 
 from lichen.cdn.formats import SANDBOX, file_headers, shared_headers
 from lichen.cdn.headers import parse_headers
+from lichen.cdn.media import media_type
 
 
 def served(name: str, rules: str = "") -> bytes:
     """The header lines of a file at a shared origin, under a site's `_headers`."""
     headers, _ = parse_headers(rules.encode())
-    return shared_headers(headers.apply(f"/{name}", file_headers(name, f"/ipfs/x/{name}", b"c")))
+    lines = file_headers(media_type(name), f"/ipfs/x/{name}", b"c")
+    return shared_headers(headers.apply(f"/{name}", lines))
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ from lichen.cdn.formats import NotCachedError, split_content_path
 from lichen.cdn.forms.base import Conditions, Place, Plan
 from lichen.cdn.plan import plan
 from lichen.cdn.pump import Pump, Source
+from lichen.cdn.refusal import refusal_parts
 from lichen.cdn.remote import RemoteBlocks
 from lichen.cdn.wanted import Form, read_wanted
 from lichen.content import MissingBlockError
 from lichen.errors import LichenError, UserError
-from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ class Delivery:
         try:
             root, path = split_content_path(scope["raw_path"])
         except LichenError as error:
-            await problem(error)(scope, receive, send)
+            await problem(error, Request(scope))(scope, receive, send)
             return
         await self.serve(Place(root, path, prefix=f"/ipfs/{root}"), scope, receive, send)
 
@@ -92,7 +92,7 @@ class Delivery:
                     raise ReadOnlyError("content is read by GET and HEAD", hint="use one of them")
                 begun = await self._open(place, request, stack)
             except LichenError as error:
-                response = problem(error)
+                response = problem(error, request)
             else:
                 response = _response(begun, request.method)
             try:
@@ -196,11 +196,10 @@ def _conditions(request: Request) -> Conditions:
     )
 
 
-def problem(error: LichenError) -> Response:
-    """Return the response for an expected failure."""
-    return Response(
-        msgspec.json.encode(problem_of(error)),
-        error.status,
-        {"cache-control": "no-store", "access-control-allow-origin": "*"},
-        "application/problem+json",
-    )
+def problem(error: LichenError, request: Request | None = None) -> Response:
+    """Return the response for an expected failure, in the form that the request accepts."""
+    accept = b"" if request is None else request.headers.get("accept", "").encode("latin-1")
+    fields, body = refusal_parts(error, accept)
+    response = Response(body, error.status)
+    response.raw_headers += fields
+    return response

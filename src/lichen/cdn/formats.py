@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
@@ -18,6 +17,8 @@ PATH_BYTES_MAX = 4096
 PATH_HEADER_BYTES_MAX = 512
 ROOTS_HEADER_BYTES_MAX = 512
 HEADERS_BYTES_MAX = 1536  # besides validator, length, range and date: 2 KiB in all
+LOCATION_BYTES_MAX = 1200
+QUOTED_BYTES_MAX = 200
 IMMUTABLE = b"public, max-age=29030400, immutable"
 RAW_TYPE = b"application/vnd.ipld.raw"
 LISTING_CACHE = b"public, max-age=604800, stale-while-revalidate=2678400"
@@ -30,7 +31,10 @@ CORS = (
     b"access-control-expose-headers: Content-Range, Content-Length, X-Ipfs-Path, X-Ipfs-Roots, "
     b"X-Chunked-Output, X-Stream-Output\r\n"
 )
-_TEXT_TYPES = ("text/", "application/javascript", "application/json", "image/svg+xml")
+_EXPENDABLE = (
+    b"content-location", b"x-ipfs-roots", b"x-ipfs-path", b"access-control-allow-headers",
+    b"access-control-allow-methods", b"access-control-expose-headers", b"content-disposition",
+)  # fmt: skip
 # A path shares its origin with all other content and with the gateway's own pages. So documents
 # there get an origin of nobody, and no content rules over what others leave in the browser.
 SANDBOX = (
@@ -76,13 +80,36 @@ class NotCachedError(UserError):
     status = 412
 
 
+class InvalidPathError(UserError):
+    """A path `/ipfs/...` that does not begin with a CID, or cannot be read."""
+
+    code = "invalid-path"
+
+
+class LocationTooLongError(UserError):
+    """What was asked for is elsewhere, and the address is too long to be told in a header field."""
+
+    code = "location-too-long"
+    status = 414
+
+
 # Header lines, each with its CRLF.
 
 
-def file_headers(name: str, path: str, cache: bytes, roots: Sequence[CID] = ()) -> bytes:
-    """Return the header lines of a file that is called `name`, found at `path`."""
+def moved_headers(location: bytes, cache: bytes) -> bytes:
+    """Return the header lines of a redirect; raise LocationTooLongError."""
+    if len(location) > LOCATION_BYTES_MAX:
+        raise LocationTooLongError(
+            f"the address that this leads to has over {LOCATION_BYTES_MAX} bytes",
+            hint="ask for it directly, with its final slash and at its own host",
+        )
+    return b"location: %b\r\ncache-control: %b\r\n%b" % (location, cache, CORS)
+
+
+def file_headers(kind: bytes, path: str, cache: bytes, roots: Sequence[CID] = ()) -> bytes:
+    """Return the header lines of a file of a media type, found at `path`."""
     return b"content-type: %b\r\ncache-control: %b\r\n%b%b" % (
-        media_type(name),
+        kind,
         cache,
         path_lines(path, roots),
         CORS,
@@ -121,13 +148,24 @@ def block_headers(
     return fit_headers(fields + name + path_lines(path, roots) + CORS + chosen)
 
 
-def listing_headers(path: str, roots: Sequence[CID] = (), *, as_json: bool) -> bytes:
-    """Return the header lines of a directory's listing; what it shows runs nothing."""
+def listing_headers(
+    path: str, roots: Sequence[CID] = (), cache: bytes = IMMUTABLE, *, as_json: bool
+) -> bytes:
+    """Return the header lines of a directory's listing; what it shows runs nothing.
+
+    A listing of what never changes is kept for a week all the same: its look may change.
+    """
     kind = b"application/json" if as_json else b"text/html; charset=utf-8"
     return (
         b"content-type: %b\r\ncache-control: %b\r\nvary: accept\r\n"
         b"content-security-policy: %b\r\nx-content-type-options: nosniff\r\n%b%b"
-    ) % (kind, LISTING_CACHE, _LISTING_POLICY, path_lines(path, roots), CORS)
+    ) % (
+        kind,
+        LISTING_CACHE if cache == IMMUTABLE else cache,
+        _LISTING_POLICY,
+        path_lines(path, roots),
+        CORS,
+    )
 
 
 def chosen_lines(path: str, query: str) -> bytes:
@@ -140,12 +178,24 @@ def chosen_lines(path: str, query: str) -> bytes:
 
 
 def fit_headers(lines: bytes) -> bytes:
-    """Leave out what is only useful, where header lines together would be too long."""
-    for name in (b"content-location:", b"x-ipfs-roots:", b"x-ipfs-path:"):
-        if len(lines) > HEADERS_BYTES_MAX:
-            kept = [line for line in lines.splitlines(keepends=True) if not line.startswith(name)]
-            lines = b"".join(kept)
+    """Leave out what can be done without, where header lines together would be too long.
+
+    First go those that only tell about the address, then those for pages of other origins, at last
+    the name to save it under.
+    """
+    for name in _EXPENDABLE:
+        if len(lines) <= HEADERS_BYTES_MAX:
+            break
+        lines = b"".join(_without(line, name) for line in lines.splitlines(keepends=True))
     return lines
+
+
+def _without(line: bytes, name: bytes) -> bytes:
+    if not line.startswith(name + b":"):
+        return line
+    if name == b"content-disposition":
+        return line.partition(b";")[0].removesuffix(b"\r\n") + b"\r\n"
+    return b""
 
 
 def path_lines(path: str, roots: Sequence[CID] = ()) -> bytes:
@@ -159,16 +209,6 @@ def path_lines(path: str, roots: Sequence[CID] = ()) -> bytes:
     return lines
 
 
-def media_type(name: str) -> bytes:
-    """Guess a content type from a file's name."""
-    guessed, encoding = mimetypes.guess_type(name.rsplit("/", 1)[-1], strict=False)
-    if guessed is None or encoding is not None:
-        return b"application/octet-stream"
-    if guessed.startswith(_TEXT_TYPES):
-        return f"{guessed}; charset=utf-8".encode()
-    return guessed.encode()
-
-
 def split_content_path(path: bytes) -> tuple[CID, str]:
     """Split `/ipfs/{cid}/{path}` into the CID and `/{path}`, or an empty path without a slash.
 
@@ -177,7 +217,12 @@ def split_content_path(path: bytes) -> tuple[CID, str]:
     if len(path) > PATH_BYTES_MAX:
         raise UserError(f"a path has at most {PATH_BYTES_MAX} bytes")
     name, slash, below = path[1:].partition(b"/")[2].partition(b"/")
-    return CID.parse(name.decode("ascii", "replace")), "/" + decode_path(below) if slash else ""
+    try:
+        root = CID.parse(name.decode("ascii", "replace"))
+    except UserError as error:
+        shown = path[:QUOTED_BYTES_MAX].decode("ascii", "replace")
+        raise InvalidPathError(f'invalid path "{shown}": {error.what}', hint=error.hint) from error
+    return root, "/" + decode_path(below) if slash else ""
 
 
 def decode_path(path: bytes) -> str:

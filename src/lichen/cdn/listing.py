@@ -6,6 +6,7 @@ and percent-encoded in links.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import itertools
 from typing import TYPE_CHECKING
@@ -14,50 +15,154 @@ from urllib.parse import quote
 import msgspec
 
 from lichen.cdn.formats import LISTING_ENTRIES
-from lichen.content import CID, Blocks, list_directory
+from lichen.cdn.forms.base import Links
+from lichen.content import CID, RAW, Blocks, DirectoryEntry, list_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lichen.content import DirectoryEntry
-
-_STYLE = (
-    ":root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}"
-    "body{max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;width:100%}"
-    "td{padding:.2rem .8rem .2rem 0;border-bottom:1px solid #8884;overflow-wrap:anywhere}"
-    "td+td{text-align:right;white-space:nowrap}"
-)
+EXPLORER = "https://cid.ipfs.tech/#"
+_STYLE = """
+:root{color-scheme:light dark;--line:#8883;--dim:#6b7280;--link:#0b6b4f;--row:#0b6b4f0d;
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+@media(prefers-color-scheme:dark){:root{--dim:#9aa4b2;--link:#5fd3a8;--row:#5fd3a814}
+body{background:#12161a;color:#e6e9ec}}
+body{max-width:64rem;margin:0 auto;padding:2rem 1rem 3rem}
+h1{font-size:1.25rem;font-weight:600;margin:0 0 .25rem;overflow-wrap:anywhere}
+h1 a{font-weight:400}
+a{color:var(--link);text-decoration:none}a:hover,a:focus-visible{text-decoration:underline}
+p,footer{color:var(--dim);font-size:.875rem;margin:.25rem 0 1.25rem;overflow-wrap:anywhere}
+code,.ipfs-hash{font:.8125rem/1.6 ui-monospace,SFMono-Regular,Menlo,monospace}
+table{border-collapse:collapse;width:100%;table-layout:fixed}
+th{text-align:left;color:var(--dim);font-size:.75rem;font-weight:500;letter-spacing:.03em}
+th,td{padding:.4rem .75rem .4rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
+tr:hover td{background:var(--row)}
+.hash{width:9.5rem;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.hash a{color:var(--dim)}
+.size{width:6rem;text-align:right;padding-right:0;white-space:nowrap;
+font-variant-numeric:tabular-nums}
+footer{margin-top:1.5rem}footer a{margin-right:1rem}
+@media(max-width:40rem){.hash{display:none}}
+"""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One entry as JSON; `bytes` are those of all blocks below it, as its link claims."""
+class Frame(msgspec.Struct, frozen=True):
+    """What stands around the entries: the folder's CID, its path, and how links begin.
 
-    name: str
+    `root` is the content path of the root (`/ipfs/{cid}`), `path` the decoded path below it,
+    `prefix` stands for the root in the links of entries, `links` for what is outside.
+    """
+
     cid: CID
-    bytes: int | None
+    root: str
+    path: str
+    prefix: str
+    links: Links
+
+    @property
+    def segments(self) -> list[str]:
+        """Return the names of the folders from the root down to this one."""
+        return [segment for segment in self.path.split("/") if segment]
+
+    @property
+    def base(self) -> str:
+        """Return how the links of entries begin, without a final slash."""
+        return self.prefix + "".join(f"/{quote(name, safe='')}" for name in self.segments)
 
 
-def list_html(blocks: Blocks, cid: CID, path: str, start: int) -> Iterator[bytes]:
+def list_html(blocks: Blocks, frame: Frame, start: int) -> Iterator[bytes]:
     """Yield a page of the entries from number `start` on, with a link to the next ones."""
-    title = html.escape(path)
-    yield (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
-        f"<p><code>{cid}</code></p><table>"
-        "<tr><td><a href='../'>..</a></td><td></td></tr>"
-    ).encode()
-    entries, more = _entries(blocks, cid, start)
+    yield _top(frame).encode()
+    entries, more = _entries(blocks, frame.cid, start)
+    base = frame.base
     for entry in entries:
-        link = html.escape("./" + quote(entry.name, safe=""))
-        name = html.escape(entry.name)
-        size = _size(entry.total_bytes)
-        yield f"<tr><td><a href='{link}'>{name}</a></td><td>{size}</td></tr>\n".encode()
-    yield b"</table>"
-    if more():
-        yield f"<p><a href='?from={start + LISTING_ENTRIES}'>next entries</a></p>".encode()
+        yield _row(base, frame.links, entry).encode()
+    yield _bottom(start + LISTING_ENTRIES if more() else None).encode()
+
+
+def _top(frame: Frame) -> str:
+    title = html.escape(f"Index of {frame.root}{frame.path}")
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style>"
+        f"<h1>Index of {_crumbs(frame)}</h1><p><code>{frame.cid}</code></p>"
+        "<table><thead><tr><th>Name<th class=hash>CID<th class=size>Size</thead><tbody>\n"
+    )
+    if not frame.segments:
+        return page
+    return page + f'<tr><td><a href="{_text(frame.base)}/..">..</a><td class=hash><td class=size>\n'
+
+
+def _crumbs(frame: Frame) -> str:
+    """Return the path with a link to each folder on the way."""
+    _, namespace, name = frame.root.split("/", 2)
+    above = frame.links.above
+    is_origin = above.startswith("//") and "/" not in above[2:]
+    found = [f'<a href="{_text(above)}{"/" if is_origin else ""}">{_text(name)}</a>']
+    for segment in frame.segments:
+        above += "/" + quote(segment, safe="")
+        found.append(f'<a href="{_text(above)}">{_text(segment)}</a>')
+    return f"/{namespace}/" + "/".join(found)
+
+
+def _row(base: str, links: Links, entry: DirectoryEntry) -> str:
+    href, cid = f"{base}/{quote(entry.name, safe='')}", str(entry.cid)
+    if links.other:  # gateways' listings encode the name twice here: see `wanted.filename`
+        name = quote(quote(entry.name, safe=""), safe="")
+        to = f'href="{_text(links.other)}{cid}?filename={name}"'
+    else:
+        to = f'href="{EXPLORER}{cid}" target="_blank" rel="noreferrer noopener"'
+    return (
+        f'<tr><td><a href="{_text(href)}">{_text(entry.name)}</a>'
+        f'<td class=hash><a class="ipfs-hash" translate="no" {to}>{cid}</a>'
+        f"<td class=size>{_size(entry.total_bytes)}\n"
+    )
+
+
+def _bottom(following: int | None) -> str:
+    more = "" if following is None else f'<p><a href="?from={following}">next entries</a></p>'
+    return (
+        f"</tbody></table>{more}<footer>"
+        '<a href="?format=car">CAR</a><a href="?format=tar">TAR</a>'
+        "Sizes are those of all blocks, as their links claim. Served by Lichen.</footer>\n"
+    )
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return ""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def _text(text: str) -> str:
+    return html.escape(text)
+
+
+def _version() -> str:
+    """Return a short hash of how listings look, so that none outlives its look in a cache."""
+    cid = CID.of(RAW, b"")
+    frame = Frame(cid, "/ipfs/root", "/a/b/", "/ipfs/root", Links("/ipfs/root"))
+    entries = (
+        _row(frame.base, links, DirectoryEntry("c", cid, 1))
+        for links in (frame.links, Links("", ""))
+    )
+    page = _top(frame) + "".join(entries) + _bottom(1)
+    return hashlib.sha256(page.encode()).hexdigest()[:8]
+
+
+VERSION = _version()
+
+
+def listing_etag(cid: CID, start: int, *, as_json: bool) -> bytes:
+    """Return the entity tag of a listing: of its look, the entry it begins with, and the CID."""
+    kind = "DirJson" if as_json else "DirIndex"
+    page = f".{start}" if start else ""
+    return f'"{kind}-{VERSION}{page}_CID-{cid}"'.encode()
 
 
 def list_json(blocks: Blocks, cid: CID, start: int) -> Iterator[bytes]:
@@ -87,12 +192,3 @@ class More:
     def __call__(self) -> bool:
         """Read one entry further."""
         return next(self._rest, None) is not None
-
-
-def _size(size: int | None) -> str:
-    if size is None:
-        return ""
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"

@@ -60,7 +60,8 @@ class Wanted(msgspec.Struct, frozen=True):
 
     `explicit` tells that the form was named by `?format=`. `filename` and `is_download` are what
     the client wants to call it, and whether to save it rather than show it. `takes` are the media
-    types of its `Accept` field, which decide how documents are shown where no form is named.
+    types of its `Accept` field, which decide how documents are shown where no form is named. `query` is
+    what redirects pass on.
     """
 
     form: Form = Form.PLAIN
@@ -72,6 +73,7 @@ class Wanted(msgspec.Struct, frozen=True):
     filename: str | None = None
     is_download: bool = False
     only_if_cached: bool = False
+    query: str = ""
 
 
 def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
@@ -95,6 +97,7 @@ def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
         filename=_filename(asked),
         is_download=asked.get("download") == "true",
         only_if_cached="only-if-cached" in headers.get("cache-control", "").lower(),
+        query=query,
     )
 
 

@@ -1,0 +1,60 @@
+"""How content is refused: as a problem document, which pages of any origin may read.
+
+A path that cannot be read is quoted back in plain words, for it is people who mistype one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lichen.cdn.formats import CORS, InvalidPathError
+from lichen.errors import LichenError, UserError
+from lichen.wire import Ready
+from lichen.wire.problem import problem_of
+
+if TYPE_CHECKING:
+    from lichen.wire import RequestHead
+
+Fields = list[tuple[bytes, bytes]]
+
+_ROOT = re.compile(rb"/ip[fn]s/[^/]*")
+_CORS = [(name, value) for name, _, value in (line.partition(b": ") for line in CORS.splitlines())]
+
+
+class ServiceWorkerError(UserError):
+    """A browser asks for a script that would rule over more than one site."""
+
+    code = "service-worker-refused"
+
+
+def refusal(error: LichenError, head: RequestHead) -> Ready:
+    """Return the answer to a request for content that failed."""
+    fields, body = refusal_parts(error, head.get(b"accept"))
+    return Ready.of(error.status, fields, body)
+
+
+def refusal_parts(error: LichenError, accept: bytes) -> tuple[Fields, bytes]:
+    """Return header fields and body of a refusal; `accept` is the request's field."""
+    if isinstance(error, InvalidPathError) and b"json" not in accept:
+        kind = b"text/plain; charset=utf-8"
+        body = f"{error.what}\n{error.hint}\n".encode("utf-8", "replace")
+    else:
+        kind, body = b"application/problem+json", msgspec.json.encode(problem_of(error))
+    own = [(b"content-type", kind), (b"x-content-type-options", b"nosniff")]
+    return [*own, (b"cache-control", b"no-store"), *_CORS], body
+
+
+def check_service_worker(head: RequestHead, *, is_shared: bool) -> None:
+    """Refuse a service worker whose scope would be more than one root.
+
+    That is one at `/ipfs/{cid}` without a path: its scope would be `/ipfs/`, all content here
+    (https://specs.ipfs.tech/http-gateways/path-gateway/#service-worker-request-header).
+    """
+    if is_shared and b"service-worker" in head and _ROOT.fullmatch(head.path):
+        raise ServiceWorkerError(
+            "a service worker here would rule over all content of this gateway",
+            hint="register it at the content's own host, or below /ipfs/{cid}/",
+        )
