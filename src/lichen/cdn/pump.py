@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -64,6 +65,8 @@ class Source:
         """Let go, once a read under way has ended."""
         self._closed = True
         with self._lock:
+            if isinstance(self.pieces, Generator):
+                self.pieces.close()
             self.cleanup.close()
 
 
