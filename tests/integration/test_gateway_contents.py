@@ -47,6 +47,8 @@ async def gateway(node, tmp_path):
     app = before(world.front, delivery, no_api)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(world.store.close)
+        stack.callback(world.records.close)
+        stack.push_async_callback(world.names.close)
         stack.callback(world.runs.close)
         stack.callback(delivery.close)
         stack.push_async_callback(fetcher.close)
@@ -74,7 +76,7 @@ async def test_a_content_host_has_the_rules_of_its_site_and_lists_folders(gatewa
     assert (await get(gateway, host, "/gone")).status_code == 410
     assert (await get(gateway, host, "/docs/a.txt")).headers["x-site"] == "yes"
     listing = await get(gateway, host, "/docs/")
-    assert "./a.txt" in listing.text
+    assert '<a href="/docs/a.txt">a.txt</a>' in listing.text
     assert (await get(gateway, host, "/docs")).headers["location"] == "/docs/"
 
 
@@ -118,8 +120,8 @@ async def test_what_is_no_content_is_left_to_the_api(gateway):
 
 async def test_names_and_nonsense_are_problem_documents(gateway):
     for host, path, status in (
-        ("localhost", "/ipns/example.org", 501),
-        ("docs.ipns.localhost", "/", 501),
+        ("localhost", "/ipns/example.org", 404),
+        ("docs.ipns.localhost", "/", 400),
         ("nonsense.ipfs.localhost", "/", 400),
         ("nobody.app.localhost", "/", 404),
     ):

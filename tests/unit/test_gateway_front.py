@@ -1,19 +1,21 @@
 """The front door: a real block store, and apps of a real ledger state in memory."""
 
 import io
+import json
 
 import msgspec
 import pytest
 
-from lichen.cdn.formats import NotSupportedError
+from lichen.cdn.name_store import NameStore
+from lichen.cdn.names import Names
 from lichen.cdn.serve import ContentRouter
 from lichen.content import CID, RAW, V1_2025, BlockStore, import_directory
 from lichen.content.dag_pb import Link
-from lichen.errors import NotFoundError, UserError
 from lichen.gateway.apps import SITE_CACHE, Apps
 from lichen.gateway.call import Call
 from lichen.gateway.config import GatewayConfig
 from lichen.gateway.front import Front, NoRouteError
+from lichen.gateway.named import Named
 from lichen.gateway.placer import Placer
 from lichen.gateway.runs import RunLog
 from lichen.ledger.errors import UnknownAppError
@@ -25,7 +27,10 @@ from lichen.units import Amount
 from lichen.wire import Asgi, Ready, SendFile
 from lichen.wire.heads import usual_request
 
-CONFIG = GatewayConfig(network="", ledger="", listen="127.0.0.1:0", hosts=("localhost",))
+MAPPED = {"mapped.example": "/ipfs/bafkqaddwgevxmmraojswg33smq"}
+CONFIG = GatewayConfig(
+    network="", ledger="", listen="127.0.0.1:0", hosts=("localhost",), dnslinks=MAPPED
+)
 OWNER = key_of("owner")
 CODE = CID.of(RAW, b"code")
 LARGE = bytes(range(256)) * 400  # over what is kept in memory
@@ -87,7 +92,11 @@ class World:
         self.apps = Apps(self.ledger.view, self.store)
         self.runs = RunLog(str(folder / "runs"), key_of("gateway").address)
         placer = Placer(self.ledger.view, None, self.runs, replicas=3)
-        self.front = Front(CONFIG, self.apps, ContentRouter(self.store, can_fetch=True), placer)
+        content = ContentRouter(self.store, can_fetch=True)
+        self.records = NameStore(str(folder / "names"))
+        self.names = Names(self.records, static=MAPPED)
+        named = Named(self.names, content)
+        self.front = Front(CONFIG, self.apps, content, placer, named)
         self.site = put_site(self.store, FILES)
         self.ledger.submit(OWNER, CreateApp("shop", ""))
         self.publish(self.site, function())
@@ -269,24 +278,17 @@ def test_the_asgi_side_learns_what_a_request_is_for(world):
     assert place(b"localhost", b"/api/v1/apps") is None
 
 
-@pytest.mark.parametrize(
-    ("target", "host"), [("/ipns/example.org/", "localhost"), ("/", "docs.ipns.localhost")]
-)
-def test_mutable_names_are_refused_in_words(world, target, host):
-    with pytest.raises(NotSupportedError, match="IPNS") as caught:
-        world.ask(target, host=host)
-    assert (caught.value.status, bool(caught.value.hint)) == (501, True)
-
-
 def test_a_path_that_is_not_content_is_an_error_of_the_asker(world):
-    with pytest.raises(UserError):
-        world.ask("/ipfs/nonsense", host="localhost")
-    with pytest.raises(UserError):
-        world.ask("/", host="nonsense.ipfs.localhost")
-    with pytest.raises(NotFoundError):
-        world.ask(f"/ipfs/{world.site}/none", host="localhost")
-    with pytest.raises(UserError):
-        world.ask(f"/ipfs/{world.site}/%2e%2e/x", host="localhost")
+    for target, host, status in (
+        ("/ipfs/nonsense", "localhost", 400),
+        ("/", "nonsense.ipfs.localhost", 400),
+        (f"/ipfs/{world.site}/none", "localhost", 404),
+        (f"/ipfs/{world.site}/%2e%2e/x", "localhost", 400),
+    ):
+        answer = world.ask(target, host=host)
+        assert answer.status == status
+        assert json.loads(answer.body)["hint"]
+        assert fields(answer)["access-control-allow-origin"] == "*"
 
 
 def test_the_gateways_own_paths_are_left_to_its_api(world):

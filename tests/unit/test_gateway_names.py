@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lichen.gateway.names import GATEWAY, Hosts, Name, split_app_path
 
-HOSTS = Hosts(("localhost", "Example.org"))
+HOSTS = Hosts(("localhost", "Example.org"), ["Docs.test"])
 CID_TEXT = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
 
 
@@ -24,10 +24,15 @@ CID_TEXT = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
         (b"x" * 41 + b".app.localhost", GATEWAY),
         (b"%b.ipfs.localhost:80" % CID_TEXT.encode(), Name("ipfs", CID_TEXT)),
         (b"docs.ipns.example.org", Name("ipns", "docs")),
+        (b"docs.example.net.ipns.Example.org", Name("ipns", "docs.example.net")),
+        (b"docs.test:80", Name("domain", "docs.test")),
+        (b"other.test", GATEWAY),
         (b"localhost", GATEWAY),
-        (b"hello.app.elsewhere.net", GATEWAY),
-        (b"hello.app.localhost.evil.net", GATEWAY),
-        (b"evilexample.org", GATEWAY),
+        (b"example.org:8080", GATEWAY),
+        (b"127.0.0.1:8080", GATEWAY),
+        (b"hello.app.elsewhere.net", Name("domain", "hello.app.elsewhere.net")),
+        (b"hello.app.localhost.evil.net", Name("domain", "hello.app.localhost.evil.net")),
+        (b"evilexample.org.", Name("domain", "evilexample.org")),
         (b"[::1]:8080", GATEWAY),
         (b"", GATEWAY),
     ],
@@ -56,6 +61,6 @@ def test_an_app_path_is_split_into_the_app_and_what_it_sees(target, found):
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_no_host_or_target_breaks_the_readers(host, target):
-    assert HOSTS.read(host).kind in {"app", "ipfs", "ipns", "gateway"}
+    assert HOSTS.read(host).kind in {"app", "ipfs", "ipns", "domain", "gateway"}
     found = split_app_path(b"/app/" + target)
     assert found is None or found[1].startswith(b"/")

@@ -21,7 +21,7 @@ from lichen.cdn.formats import (
     decode_path,
     split_content_path,
 )
-from lichen.cdn.forms.base import nothing_at
+from lichen.cdn.forms.base import Place, at_root, nothing_at
 from lichen.cdn.forms.block import QUERY, block_etag
 from lichen.cdn.forms.file import etag_of, headers_of, moved_lines
 from lichen.cdn.kept import Keep
@@ -42,6 +42,8 @@ from lichen.errors import LichenError, UserError
 from lichen.wire import Asgi, ContentEntry, FlatFile, Ready, content_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lichen.content import BlockStore
     from lichen.content import FlatFile as StoredFile
     from lichen.wire import Answer, RequestHead
@@ -82,10 +84,15 @@ class Shelf:
         rules: Rules = NO_RULES,
         *,
         is_shared: bool,
+        name: str = "",
     ) -> ContentEntry:
-        """Make the entry of a file; raise NotFlatError when it is not stored in one piece."""
+        """Make the entry of a file; raise NotFlatError when it is not stored in one piece.
+
+        `name` is the path that the root was asked for by, where that is not its CID.
+        """
+        at = name or f"/ipfs/{root}"
         if found.target is not None:
-            headers = self._headers(found, root, cache, rules, None, is_shared=is_shared)
+            headers = headers_of(found, at, cache, rules, is_shared=is_shared)
             return ContentEntry(etag_of(found), headers, found.target)
         cid = found.entry.cid
         small = self._store.small_file(cid)
@@ -95,23 +102,11 @@ class Shelf:
         start = None
         if type_of_name(found.path) is None:
             start = flat.pread(SNIFFED_BYTES) if flat is not None else small
-        headers = self._headers(found, root, cache, rules, start, is_shared=is_shared)
+        headers = headers_of(found, at, cache, rules, is_shared=is_shared, start=start)
         if flat is None:
             return ContentEntry(etag_of(found), headers, small or b"")
         file = FlatFile(flat.fd, release=functools.partial(_let_go, flat))
         return ContentEntry(etag_of(found), headers, file=file, offset=flat.offset, size=flat.size)
-
-    def _headers(
-        self,
-        found: Found,
-        root: CID,
-        cache: bytes,
-        rules: Rules,
-        start: bytes | None,
-        *,
-        is_shared: bool,
-    ) -> bytes:
-        return headers_of(found, f"/ipfs/{root}", cache, rules, is_shared=is_shared, start=start)
 
     def page(
         self,
@@ -133,7 +128,7 @@ class Shelf:
             if flat is None or flat.size > PAGE_BYTES_MAX:
                 raise NotFlatError(f"{cid} is too large for a page of status {found.status}")
             body = flat.pread(flat.size)
-        block = self._headers(found, root, cache, rules, body, is_shared=is_shared)
+        block = headers_of(found, f"/ipfs/{root}", cache, rules, is_shared=is_shared, start=body)
         return _ready(found.status, b"etag: %b\r\n%b" % (etag_of(found), block), body)
 
     def block(self, cid: CID, chosen_at: str | None = None) -> ContentEntry:
@@ -171,7 +166,25 @@ class ContentRouter:
         except LichenError as error:
             return refusal(error, head)
 
-    def _answer(self, head: RequestHead, key: bytes, label: str | None) -> Answer:
+    def answer_named(
+        self, head: RequestHead, key: bytes, label: str | None, place: Callable[[], Place]
+    ) -> Answer:
+        """Answer for what a name stands for now; `key` tells that, and the request, from others.
+
+        `label` is the name where the host stands for it. `place` is called when nothing is kept.
+        """
+        try:
+            return self._answer(head, key, label, place)
+        except LichenError as error:
+            return refusal(error, head)
+
+    def _answer(
+        self,
+        head: RequestHead,
+        key: bytes,
+        label: str | None,
+        named: Callable[[], Place] | None = None,
+    ) -> Answer:
         if head.method not in READ_METHODS:
             return PREFLIGHT if head.method == b"OPTIONS" else TO_ASGI
         block = head.block
@@ -187,27 +200,22 @@ class ContentRouter:
             check_service_worker(head, is_shared=label is None)
         entry = self._kept.get(key)
         if not isinstance(entry, ContentEntry):
-            made = self._make(head, label, form)
+            made = self._make(head, named() if named else _place(head, label), form)
             if not isinstance(made, ContentEntry):
                 return made
             self._kept.put(key, made)
             entry = made
         return content_answer(entry, head)
 
-    def _make(self, head: RequestHead, label: str | None, form: Form) -> ContentEntry | Answer:
-        if label is None:
-            root, path = split_content_path(head.path)
-        else:
-            root, path = CID.parse(label), decode_path(head.path)
+    def _make(self, head: RequestHead, place: Place, form: Form) -> ContentEntry | Answer:
         query = head.query
         block = query == b"format=raw" or (form is Form.RAW and not query)
-        if (query and not block) or (block and path.strip("/")):
+        if (query and not block) or (block and (place.path.strip("/") or place.name)):
             return TO_ASGI
         try:
             if block:
-                prefix = f"/ipfs/{root}" if label is None else ""
-                return self._shelf.block(root, None if query else prefix + path)
-            return self._find(root, path, is_host=label is not None)
+                return self._shelf.block(place.root, None if query else place.prefix + place.path)
+            return self._find(at_root(self._store, place))
         except NotUnixfsError:
             return TO_ASGI
         except MissingBlockError as error:
@@ -217,20 +225,29 @@ class ContentRouter:
                 raise NotCachedError(f"{error.cid} is not here", hint=error.hint) from error
             raise
 
-    def _find(self, root: CID, path: str, *, is_host: bool) -> ContentEntry | Answer:
-        found = find(self._store, root, path)
+    def _find(self, place: Place) -> ContentEntry | Answer:
+        root, is_host = place.root, place.kind == "host"
+        found = find(self._store, root, place.path)
         if isinstance(found, Moved):
-            lines = moved_lines(found, "" if is_host else f"/ipfs/{root}", IMMUTABLE)
-            return _ready(found.status, lines)
+            return _ready(found.status, moved_lines(found, place.prefix, place.cache))
         if found is None and not is_host:
-            raise nothing_at(root, path)
+            raise nothing_at(root, place.path)
         if not isinstance(found, Found):
             return TO_ASGI
+        rules = load_headers(self._store, root) if is_host else NO_RULES
         try:
-            rules = load_headers(self._store, root) if is_host else NO_RULES
-            return self._shelf.file(found, root, rules=rules, is_shared=not is_host)
+            return self._shelf.file(
+                found, root, place.cache, rules, is_shared=not is_host, name=place.name
+            )
         except NotFlatError:
             return TO_ASGI
+
+
+def _place(head: RequestHead, label: str | None) -> Place:
+    if label is not None:
+        return Place(CID.parse(label), decode_path(head.path), "host")
+    root, path = split_content_path(head.path)
+    return Place(root, path, prefix=f"/ipfs/{root}")
 
 
 @functools.lru_cache(maxsize=ACCEPTS_KEPT_MAX)

@@ -26,6 +26,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     content (see `reached_at`). `routers` are delegated routers (URLs) that are asked for content
     and names that nobody in the network has: they learn what visitors look for, so there are none
     unless the operator names some. `kubo` is the gateway of a Kubo of the operator's, asked last.
+
+    `names` are keys of the vault whose IPNS records are signed again before they end. `dnslink`
+    tells whether domains are looked up in DNS, at `dns_servers` (an address each, or address:port;
+    the machine's own without any); `dnslinks` maps hosts to content paths and wins over DNS.
     """
 
     network: str
@@ -45,6 +49,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     public_url: str = ""
     routers: tuple[str, ...] = ()
     kubo: str = ""
+    names: tuple[str, ...] = ()
+    dnslink: bool = True
+    dns_servers: tuple[str, ...] = ()
+    dnslinks: dict[str, str] = {}
 
     @property
     def reached_at(self) -> str:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lichen.cdn.formats import NotSupportedError, decode_path, split_content_path
+from lichen.cdn.formats import decode_path, split_content_path
 from lichen.cdn.forms.base import Place
 from lichen.cdn.serve import READ_METHODS, TO_ASGI, NotFlatError
 from lichen.content import CID, MissingBlockError
 from lichen.errors import NotFoundError
 from lichen.gateway.apps import SITE_CACHE
 from lichen.gateway.call import Call
+from lichen.gateway.named import PREFIX as NAME_PREFIX
 from lichen.gateway.names import APP_PREFIX, Hosts, split_app_path
 from lichen.wire import Asgi, ContentEntry, content_answer
 
 if TYPE_CHECKING:
+    from lichen.cdn.names import Names
     from lichen.cdn.serve import ContentRouter
     from lichen.gateway.apps import Apps
     from lichen.gateway.config import GatewayConfig
+    from lichen.gateway.named import Asked, Named
     from lichen.gateway.placer import Placer
     from lichen.wire import Answer, RequestHead
 
@@ -38,13 +41,19 @@ class Front:
     """Routes every request that comes to the gateway."""
 
     def __init__(
-        self, config: GatewayConfig, apps: Apps, content: ContentRouter, placer: Placer
+        self,
+        config: GatewayConfig,
+        apps: Apps,
+        content: ContentRouter,
+        placer: Placer,
+        named: Named,
     ) -> None:
-        self._hosts = Hosts(config.hosts)
+        self._hosts = Hosts(config.hosts, config.dnslinks)
         self._domain = config.hosts[0].encode()
         self._apps = apps
         self._content = content
         self._placer = placer
+        self._named = named
         self._upload_bytes_max = config.upload_bytes_max
         self._request_bytes_max = config.request_bytes_max
 
@@ -55,17 +64,43 @@ class Front:
             return self._app(name.value, head, head.target, None)
         if name.kind == "ipfs":
             return self._content.answer_host(head, name.value)
+        if name.kind == "ipns":
+            return self._named.answer_label(head, name.value)
+        if name.kind == "domain":
+            answer = self._named.answer_domain(head, name.value)
+            if answer is not None:
+                return answer
         path = head.path
         if path.startswith(b"/ipfs/"):
             return self._content.answer(head)
+        if path.startswith(NAME_PREFIX):
+            return self._named.answer_path(head)
         if path.startswith(APP_PREFIX):
             found = split_app_path(head.target)
             if found is not None:
                 app, target = found
                 return self._app(app, head, target, self._host_of(app, head.host))
-        if name.kind == "ipns" or path.startswith(b"/ipns/"):
-            raise no_names()
         return Asgi(self._upload_bytes_max) if path == b"/api/v1/content" else None
+
+    @property
+    def names(self) -> Names:
+        """The resolver of names."""
+        return self._named.names
+
+    def asked(self, host: bytes, path: bytes) -> Asked | None:
+        """Return which name a request that came to the ASGI side is for; None for none."""
+        host = host.lower()
+        name = self._hosts.read(host)
+        if name.kind == "ipns":
+            return self._named.at_label(host, path, name.value)
+        if name.kind == "domain" and self.names.is_linked(name.value) is not False:
+            return self._named.at_domain(host, path, name.value)
+        is_name = path.startswith(NAME_PREFIX) and name.kind in ("gateway", "domain")
+        return self._named.at_path(path) if is_name else None
+
+    def needs_router(self, path: bytes) -> bool:
+        """Tell whether only the router answers a path: functions are called there."""
+        return path.startswith(APP_PREFIX)
 
     def place(self, host: bytes, path: bytes) -> Place | None:
         """Return what content a request that came to the ASGI side is for; None for none."""
@@ -128,13 +163,6 @@ class Front:
         except (NotFlatError, MissingBlockError):
             return TO_ASGI
         return content_answer(found, head) if isinstance(found, ContentEntry) else found
-
-
-def no_names() -> NotSupportedError:
-    """Return the error for a mutable name."""
-    return NotSupportedError(
-        "this gateway does not resolve IPNS names yet", hint="ask for the CID under /ipfs/"
-    )
 
 
 def _no_route(app: str, path: bytes) -> NoRouteError:

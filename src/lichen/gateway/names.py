@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+from lichen.cdn.dnslink import dns_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _APP = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 APP_PREFIX = b"/app/"
@@ -14,9 +19,12 @@ HOST_BYTES_MAX = 260  # a DNS name with a port; longer ones are no key for a cac
 
 
 class Name(msgspec.Struct, frozen=True):
-    """What a host stands for; `value` is the app's name or the CID's text."""
+    """What a host stands for; `value` is the app's name, the CID's text, or the name's label.
 
-    kind: Literal["app", "ipfs", "ipns", "gateway"]
+    A `domain` (which is the value) is none of the gateway's own, and may have a DNSLink.
+    """
+
+    kind: Literal["app", "ipfs", "ipns", "domain", "gateway"]
     value: str = ""
 
 
@@ -24,10 +32,14 @@ GATEWAY = Name("gateway")
 
 
 class Hosts:
-    """The domains a gateway answers for: `{app}.app.{host}`, `{cid}.ipfs.{host}`."""
+    """The domains a gateway answers for: `{app}.app.{host}`, `{cid}.ipfs.{host}`.
 
-    def __init__(self, hosts: tuple[str, ...]) -> None:
+    `mapped` are hosts whose content the operator names; other domains may have a DNSLink.
+    """
+
+    def __init__(self, hosts: tuple[str, ...], mapped: Iterable[str] = ()) -> None:
         self._hosts = tuple("." + host.lower() for host in hosts)
+        self._mapped = frozenset(host.lower() for host in mapped)
         self._kept = functools.lru_cache(maxsize=16_384)(self._read)
 
     def read(self, host: bytes) -> Name:
@@ -43,9 +55,14 @@ class Hosts:
                 label, _, kind = name[: -len(base)].rpartition(".")
                 if kind == "app" and _APP.fullmatch(label):
                     return Name("app", label)
-                if kind in ("ipfs", "ipns") and label and "." not in label:
-                    return Name("ipfs" if kind == "ipfs" else "ipns", label)
-        return GATEWAY
+                if kind == "ipfs" and label and "." not in label:
+                    return Name("ipfs", label)
+                if kind == "ipns" and label:  # a domain need not be inlined into one label
+                    return Name("ipns", label)
+        if "." + name in self._hosts:
+            return GATEWAY
+        domain = name if name in self._mapped else dns_name(name)
+        return GATEWAY if domain is None else Name("domain", domain)
 
 
 def split_app_path(target: bytes) -> tuple[str, bytes] | None:

@@ -31,6 +31,8 @@ from lichen.gateway.contents import before
 from lichen.gateway.front import Front
 from lichen.gateway.links import Links
 from lichen.gateway.logs import gather
+from lichen.gateway.name_service import KEEP_S, NameService
+from lichen.gateway.named import Named
 from lichen.gateway.placer import Placer
 from lichen.gateway.runs import RunLog, RunRecord
 from lichen.identity import Address
@@ -71,7 +73,14 @@ log = structlog.get_logger()
 class GatewayProcess:
     """The parts of a running gateway; also what its API sees of it."""
 
-    def __init__(self, home: str, config: GatewayConfig, key: PrivateKey, genesis: Genesis) -> None:
+    def __init__(
+        self,
+        home: str,
+        config: GatewayConfig,
+        key: PrivateKey,
+        genesis: Genesis,
+        kept_names: Sequence[PrivateKey] = (),
+    ) -> None:
         self.config = config
         self.gateway = key.address
         self.hosts = _names(config)
@@ -104,7 +113,10 @@ class GatewayProcess:
             private_nodes=config.private_nodes,
         )
         self.delivery = Delivery(self.store, self.fetcher)
-        self.front = Front(config, self.apps, self.content, self.placer)
+        find_record = self.fetcher.routers.find_record if config.routers else None
+        self.names = NameService(home, config, kept_names, find_record)
+        named = Named(self.names.names, self.content)
+        self.front = Front(config, self.apps, self.content, self.placer, named)
         self.listener: Listener | None = None
         for follow in (self.apps.on_block, self.placer.on_block, block_events(self.events)):
             self.replica.on_block(follow)
@@ -197,7 +209,7 @@ class GatewayProcess:
                 Route("/", self._welcome),
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics),
-                *routing_routes(self.directory),
+                *routing_routes(self.directory, self.names.store),
                 Mount("/", create_api(self)),
             ]
         )
@@ -242,6 +254,7 @@ class GatewayProcess:
             stack.callback(self.store.close)
             stack.callback(self.delivery.close)
             stack.push_async_callback(self.fetcher.close)
+            stack.push_async_callback(self.names.close)
             stack.push_async_callback(self.directory.close)
             stack.push_async_callback(self.client.close)
             await stack.enter_async_context(self.replica)
@@ -257,6 +270,7 @@ class GatewayProcess:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(every(self.config.pay_ms / 1000, self.links.settle_all))
                 tasks.create_task(every(RUNS_FLUSH_S, self._flush_runs))
+                tasks.create_task(every(KEEP_S, self.names.keep))
                 tasks.create_task(every(LOOK_S, self.upkeep.look))
                 tasks.create_task(self._watch_replica())
 
@@ -294,12 +308,15 @@ def _names(config: GatewayConfig) -> frozenset[str]:
 def serve(home: str) -> None:
     """Run the gateway of a home folder until it is told to stop."""
     config = load_gateway_config(home)
-    key = unlock(home, config.keys, config.key, config.password_file)
+    key, *kept_names = (
+        unlock(home, config.keys, name, config.password_file)
+        for name in (config.key, *config.names)
+    )
 
     async def start() -> None:
         async with LedgerClient(config.ledger) as client:
             genesis = await client.genesis()
         require_network(config.network, genesis)
-        await GatewayProcess(home, config, key, genesis).run()
+        await GatewayProcess(home, config, key, genesis, kept_names).run()
 
     run_until_stopped(start)

@@ -1,0 +1,164 @@
+"""Content by a mutable name: `/ipns/{name}`, `{name}.ipns.{host}`, and domains with a DNSLink.
+
+Names that are resolved in memory are answered in the event loop, by entries kept under what they
+stand for now; the others on the ASGI side, which waits for DNS and for others' records.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from lichen.cdn.dnslink import outline
+from lichen.cdn.formats import PATH_BYTES_MAX, decode_path
+from lichen.cdn.forms.base import Links, Place
+from lichen.cdn.serve import READ_METHODS, TO_ASGI
+from lichen.content.ipns import Name
+from lichen.errors import UserError
+from lichen.wire import Ready
+
+if TYPE_CHECKING:
+    from lichen.cdn.names import Names, Resolved
+    from lichen.cdn.serve import ContentRouter
+    from lichen.wire import Answer, RequestHead
+
+PREFIX: Final = b"/ipns/"
+SUBDOMAIN: Final = ".ipns."
+_LABELS_READ_MAX: Final = 16_384
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Which name a request is for, in its one spelling, and what below it (percent-encoded).
+
+    `host` is the Host field where that stands for the name, `base` the gateway's own below it: in
+    `{name}.ipns.{base}`. A domain that is a host may turn out to have no content.
+    """
+
+    name: str
+    path: bytes
+    host: str = ""
+    base: str = ""
+
+    @property
+    def is_domain(self) -> bool:
+        """Whether the host is a domain of its own, and not one below the gateway's."""
+        return bool(self.host) and not self.base
+
+
+class Named:
+    """Reads which name a request is for, and answers what needs no waiting."""
+
+    def __init__(self, names: Names, content: ContentRouter) -> None:
+        self.names = names
+        self._content = content
+        self._spell = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._spelling)
+        self._read_label = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._name_of_label)
+
+    # --- the event loop --------------------------------------------------------------------------
+
+    def answer_path(self, head: RequestHead) -> Answer:
+        """Answer `/ipns/{name}[/path]`; a key in another spelling is redirected to its usual one.
+
+        Raises UserError for what is no name.
+        """
+        text, _ = _split(head.path)
+        asked = self.at_path(head.path)
+        if asked.name != text.lower():
+            rest = head.target[len(PREFIX) + len(text) :]
+            return _moved(302, PREFIX + asked.name.encode() + rest)
+        return self._answer(head, asked)
+
+    def answer_label(self, head: RequestHead, label: str) -> Answer:
+        """Answer `{label}.ipns.{host}`; a key in another spelling is redirected to its usual."""
+        asked = self.at_label(head.host, head.path, label)
+        if isinstance(self.names.key(asked.name), Name) and asked.name != label:
+            scheme = b"https" if head.get(b"x-forwarded-proto") == b"https" else b"http"
+            host = f"{asked.name}{SUBDOMAIN}{asked.base}".encode()
+            return _moved(301, b"%b://%b%b" % (scheme, host, head.target))
+        return self._answer(head, asked)
+
+    def answer_domain(self, head: RequestHead, domain: str) -> Answer:
+        """Answer at a host that is none of the gateway's own; None when it has no content.
+
+        While that is not known, reading requests wait for DNS on the ASGI side; others are for the
+        gateway, as are all where the domain has no DNSLink.
+        """
+        is_linked = self.names.is_linked(domain)
+        if is_linked is None:
+            return TO_ASGI if head.method in READ_METHODS else None
+        return (
+            self._answer(head, self.at_domain(head.host, head.path, domain)) if is_linked else None
+        )
+
+    def _answer(self, head: RequestHead, asked: Asked) -> Answer:
+        resolved = self.names.ready(asked.name)
+        if resolved is None:
+            return TO_ASGI
+        key = b"%b\n%b\n%b%b\n%d" % (
+            asked.host.encode(),
+            head.target,
+            resolved.root.encode(),
+            resolved.below.encode(),
+            resolved.ttl_s,
+        )
+        label = asked.name if asked.host else None
+        return self._content.answer_named(head, key, label, lambda: place_of(asked, resolved))
+
+    # --- what is asked for -----------------------------------------------------------------------
+
+    def at_path(self, path: bytes) -> Asked:
+        """Read a path `/ipns/{name}[/path]`; raise UserError for what is no name."""
+        text, below = _split(path)
+        return Asked(self._spell(text), below)
+
+    def at_label(self, host: bytes, path: bytes, label: str) -> Asked:
+        """Read a host `{label}.ipns.{base}`: a key's name, or a domain, inlined or as it is."""
+        text = host.decode("latin-1")
+        return Asked(self._read_label(label), path, text, text[len(label) + len(SUBDOMAIN) :])
+
+    def at_domain(self, host: bytes, path: bytes, domain: str) -> Asked:
+        """Read a host that is a domain with a DNSLink, perhaps."""
+        return Asked(domain, path, host.decode("latin-1"))
+
+    def _spelling(self, text: str) -> str:
+        return str(self.names.key(text))
+
+    def _name_of_label(self, label: str) -> str:
+        try:
+            return self._spelling(label)
+        except UserError:
+            return self._spelling(outline(label))
+
+
+def place_of(asked: Asked, resolved: Resolved) -> Place:
+    """Return what a resolved name's request is for; raise UserError for a malformed path."""
+    name = f"/ipns/{asked.name}"
+    links = None
+    if asked.base:
+        links = Links(f"//{asked.base}{name}", f"//{asked.base}/ipfs/")
+    elif asked.host:
+        links = Links(f"//{asked.host}", "")
+    return Place(
+        resolved.root,
+        decode_path(asked.path),
+        "host" if asked.host else "content",
+        "" if asked.host else name,
+        b"public, max-age=%d" % resolved.ttl_s,
+        name=name,
+        below=resolved.below,
+        links=links,
+    )
+
+
+def _split(path: bytes) -> tuple[str, bytes]:
+    """Split `/ipns/{name}/rest` into the name and `/rest`."""
+    if len(path) > PATH_BYTES_MAX:
+        raise UserError(f"a path has at most {PATH_BYTES_MAX} bytes")
+    name, slash, below = path[len(PREFIX) :].partition(b"/")
+    return name.decode("ascii", "replace"), slash + below
+
+
+def _moved(status: int, location: bytes) -> Ready:
+    return Ready.of(status, [(b"location", location), (b"access-control-allow-origin", b"*")])
