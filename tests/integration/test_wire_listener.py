@@ -469,3 +469,10 @@ async def test_counters_tell_what_happened():
     assert counts["connections"] == 1
     assert counts["bytes_in"] == len(GET % b"x") + len(GET % b"missing")
     assert counts["bytes_out"] > 100
+
+
+async def test_a_method_that_nobody_knows_gets_a_problem_where_an_app_would_answer():
+    async with wire(lambda head: None) as listener, client(listener.port) as c:
+        status, fields, body = await c.ask(b"BREW / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (status, fields[b"content-type"]) == (501, b"application/problem+json")
+        assert b"BREW is not known" in body

@@ -24,3 +24,9 @@ def test_a_response_loses_the_fields_that_its_connection_field_names() -> None:
     block = b"HTTP/1.1 200 a: b\r\nX-One: 1\r\nx-two: 2\r\nx-three:3\r\n\r\n"
     left = heads.without_named(block, frozenset({b"x-one", b"x-three"}))
     assert left == b"HTTP/1.1 200 a: b\r\nx-two: 2\r\n\r\n"
+
+
+def test_a_request_of_http_1_0_without_host_is_forwarded_with_an_empty_one() -> None:
+    out = forward_head(parse_request(b"GET / HTTP/1.0\r\nx: 1\r\n\r\n"))
+    assert out == b"GET / HTTP/1.1\r\nx: 1\r\nhost:\r\n\r\n"
+    assert parse_request(out).host == b""

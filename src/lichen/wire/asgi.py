@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lichen.wire.answers import Work
-from lichen.wire.errors import BodyTooLargeError, MalformedError
+from lichen.wire.errors import BodyTooLargeError, MalformedError, NotImplementedMethodError
 from lichen.wire.framing import LAST_CHUNK, Framing, chunk, framing_for
 from lichen.wire.heads import CHUNKED, without_fields
 
 if TYPE_CHECKING:
     from lichen.wire.connection import Connection
     from lichen.wire.heads import RequestHead
+
+
+ASGI_METHODS: Final = frozenset(
+    {b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"}
+)  # of RFC 9110 and 5789: uvicorn's parser knows some others, and answers the rest in its own words
 
 
 class AsgiWork(Work):
@@ -28,6 +33,9 @@ class AsgiWork(Work):
         """Hand the head over; a WebSocket leaves with it for uvicorn's own protocol class."""
         self._connection = connection
         self._keep_alive = head.keep_alive
+        if head.method not in ASGI_METHODS:
+            connection.say_and_close(_unknown_method(head.method))
+            return
         if head.content_length > self._bytes_max:
             connection.say_and_close(self._too_large())
             return
@@ -105,3 +113,9 @@ class AsgiWork(Work):
             connection.time_out("the request body")
         else:
             connection.say_and_close(error)
+
+
+def _unknown_method(method: bytes) -> NotImplementedMethodError:
+    return NotImplementedMethodError(
+        f"the method {method.decode()} is not known here", hint="use GET, HEAD or another of HTTP"
+    )

@@ -413,6 +413,8 @@ class HeadRewrite:
         if mark is None and head.usual and target is None:
             return b"%b%b\r\n" % (block[:-2], tail)
         fields = block[head.fields_at : -2] if mark is None else self._prune(head, lowered, mark)
+        if not head.minor and b"host" not in self._drop and b"host" not in head:
+            fields += b"host:\r\n"  # HTTP/1.0 may leave it out, HTTP/1.1 must not
         if head.content_length == CHUNKED:
             tail += b"transfer-encoding: chunked\r\n"
         if head.upgrade:
