@@ -285,7 +285,7 @@ def test_a_path_that_is_not_content_is_an_error_of_the_asker(world):
         (f"/ipfs/{world.site}/none", "localhost", 404),
         (f"/ipfs/{world.site}/%2e%2e/x", "localhost", 400),
     ):
-        answer = world.ask(target, host=host)
+        answer = world.ask(target, host=host, accept="application/problem+json")
         assert answer.status == status
         assert json.loads(answer.body)["hint"]
         assert fields(answer)["access-control-allow-origin"] == "*"
