@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 
 from lichen.errors import CorruptionError, LichenError, LimitError, MachineError, UserError
@@ -246,6 +247,20 @@ def test_making_a_ledger_twice_is_harmless_and_for_another_network_refused(home)
         create(home, genesis_of("somebody"))
     with pytest.raises(UserError):
         create(home, genesis_of("somebody", epoch_ms=0))
+
+
+async def test_only_the_sequencer_orders_and_its_blocks_replay(tmp_path):
+    key = key_of("sequencer")
+    genesis = msgspec.structs.replace(GENESIS, sequencer=key.public)
+    create(tmp_path, genesis)
+    for other in (None, key_of("somebody")):
+        with pytest.raises(UserError, match="sequencer"):
+            Engine(tmp_path, key=other)
+    async with Engine(tmp_path, key=key) as engine:
+        to = Transfer(key_of("sink").address, Amount(1))
+        signed = sign_transaction(engine.state.network, key_of(NAMES[0]), 0, to)
+        assert (await engine.submit([encode_transaction(signed)]))[0].accepted() == 1
+    assert replay_home(tmp_path).head.height == 1
 
 
 async def test_damage_is_found_when_opening_or_replaying(home):

@@ -45,12 +45,13 @@ def test_each_process_finds_its_configuration(network):
     assert load_gateway_config(str(network.home("gateway"))).listen == "127.0.0.1:18080"
 
 
-def test_every_key_of_a_new_network_has_money(network):
+def test_everybody_who_sends_transactions_has_money_from_the_start(network):
     genesis = folder.read_genesis(network.genesis)
     funded = {account.address: account.balance for account in genesis.accounts}
-    entries = keys.vault(profile.Profile(keys=network.keys)).list()
-    assert {entry.name for entry in entries} == {"developer", "gateway", "node-1", "node-2"}
-    for entry in entries:
+    entries = {entry.name: entry for entry in keys.vault(profile.Profile(keys=network.keys)).list()}
+    assert entries.pop("ledger").address == genesis.sequencer.address
+    assert set(entries) == {"developer", "gateway", "node-1", "node-2"}
+    for entry in entries.values():
         assert funded[entry.address] > genesis.params.stake_min
 
 

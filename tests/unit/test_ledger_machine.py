@@ -40,10 +40,11 @@ from lichen.ledger import (
     sign_transaction,
     sign_voucher,
 )
-from lichen.ledger.blocks import transactions_hash
+from lichen.ledger.blocks import block_hash, decode_block, encode_block, transactions_hash
 from lichen.ledger.machine import Outcome, apply_block, apply_transaction, seal
 from lichen.ledger.tables import ACCOUNTS, APPS, CHANNELS
 from lichen.ledger.tree import verify_proof
+from lichen.ledger.types import network_id
 from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
 from lichen.units import Amount
 
@@ -254,6 +255,41 @@ def test_a_state_entry_and_its_absence_have_proofs():
         assert verify_proof(root, b"account/" + address, value, proof)
         assert not verify_proof(root, b"account/" + address, b"forged", proof)
     assert value is None
+
+
+class TestSequencer:
+    """Where the genesis names who orders, nobody else's block is taken."""
+
+    KEY = key_of("sequencer")
+    GENESIS = replace(SMALL, sequencer=KEY.public)
+
+    @pytest.fixture
+    def block(self):
+        ledger = MemoryLedger(self.GENESIS, self.KEY)
+        ledger.block(transfers(ledger, 3))
+        return ledger.view.block(1)
+
+    def take(self, block):
+        return apply_block(MemoryLedger(self.GENESIS).state, block)
+
+    def test_its_block_is_taken(self, block):
+        assert self.take(block).block == decode_block(encode_block(block))
+
+    def test_a_block_that_it_did_not_sign_is_refused(self, block):
+        hash_ = block_hash(network_id(self.GENESIS), block.header)
+        other = key_of("somebody").sign(hash_)
+        for signature in (b"", bytes(65), other, block.signature[:-1]):
+            with pytest.raises(CorruptionError, match="sequencer"):
+                self.take(replace(block, signature=signature))
+
+    def test_its_signature_is_of_one_block_alone(self, block):
+        header = replace(block.header, time_ms=block.header.time_ms + 1)
+        with pytest.raises(CorruptionError, match="sequencer"):
+            self.take(replace(block, header=header))
+
+    def test_a_genesis_that_names_none_has_the_id_it_always_had(self):
+        before = "09b0ef916de71efc5ff27a07a1922c049deaeacecabf7350671a24c3a6da0ec2"
+        assert network_id(genesis_of("a")).hex() == before
 
 
 class TestForgery:

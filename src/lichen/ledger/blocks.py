@@ -3,7 +3,8 @@
     hash = sha256("lichen/block/1" || 0x00 || network || canonical(header))
 
 Block 1 follows the genesis, whose hash is the network id. `transactions_hash` is the SHA-256 of the
-concatenated SHA-256 hashes of the transactions' bytes.
+concatenated SHA-256 hashes of the transactions' bytes. The sequencer that the genesis names signs
+the hash.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ class Header(Record, frozen=True):
     state_root: bytes
 
 
-class Block(Record, frozen=True):
-    """A header and the bytes of its transactions."""
+class Block(Record, frozen=True, omit_defaults=True):
+    """A header, the bytes of its transactions, and the sequencer's signature of its hash."""
 
     header: Header
     transactions: tuple[bytes, ...]
+    signature: bytes = b""
 
 
 def block_hash(network: bytes, header: Header) -> bytes:

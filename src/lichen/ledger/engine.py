@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import structlog
 
-from lichen.errors import CorruptionError, LedgerError, LichenError, LimitError, MachineError
+from lichen.errors import (
+    CorruptionError,
+    LedgerError,
+    LichenError,
+    LimitError,
+    MachineError,
+    UserError,
+)
 from lichen.ledger.blocks import (
     BLOCK_TRANSACTION_BYTES_MAX,
     BLOCK_TRANSACTIONS_MAX,
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from lichen.identity import PrivateKey
 
 QUEUE_TRANSACTIONS_MAX = 16_384
 QUEUE_BYTES_MAX = 32 << 20
@@ -90,13 +98,24 @@ def create(home: Path, genesis: Genesis) -> None:
 class Engine:
     """Orders transactions into blocks; `view` reads the state after the last one."""
 
-    def __init__(self, home: Path, *, clock_ms: Callable[[], int] | None = None) -> None:
-        """Open a folder made by `create`; raise when it is missing, in use or damaged."""
+    def __init__(
+        self,
+        home: Path,
+        *,
+        key: PrivateKey | None = None,
+        clock_ms: Callable[[], int] | None = None,
+    ) -> None:
+        """Open a folder made by `create`; raise when it is missing, in use or damaged.
+
+        `key` signs the blocks; it has to be the genesis's sequencer, where that names one.
+        """
+        self._key = key
         self._clock_ms = clock_ms or (lambda: time.time_ns() // 1_000_000)
         self._store = LmdbStore(home)
         try:
             self.state = State(self._store, stored_genesis(self._store, home))
             _check_last_block(self.state)
+            _check_sequencer(self.state.genesis, key)
         except BaseException:
             self._store.close()
             raise
@@ -311,7 +330,7 @@ class Engine:
             results.append(self._result(outcome, accepted, draft.height))
         if not accepted:
             return results, None
-        applied = seal(self.state, draft, list(accepted.values()), moved)
+        applied = seal(self.state, draft, list(accepted.values()), moved, self._key)
         self._store.write(applied.changes.entries)
         return results, applied
 
@@ -333,6 +352,14 @@ def _check_last_block(state: State) -> None:
     block = View(state).block(head.height)
     if head.height and (block is None or block_hash(state.network, block.header) != head.hash):
         raise CorruptionError("the last block is not the head's", hint="restore it from a copy")
+
+
+def _check_sequencer(genesis: Genesis, key: PrivateKey | None) -> None:
+    if genesis.sequencer != (None if key is None else key.public):
+        raise UserError(
+            "the key to sign blocks with is not the sequencer that the genesis names",
+            hint="name its key in the ledger's config.toml: key, keys, password_file",
+        )
 
 
 def _check_chunk(network: bytes, raws: Sequence[bytes]) -> list[Checked]:

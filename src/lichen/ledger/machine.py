@@ -32,6 +32,8 @@ from lichen.ledger.types import Account
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lichen.identity import PrivateKey
+
 _BLOCK = b"b/"
 
 
@@ -76,6 +78,10 @@ def apply_block(state: State, block: Block, *, check_signatures: bool = True) ->
     _require(header.transactions == len(block.transactions), header, "transactions are missing")
     digest = transactions_hash(block.transactions)
     _require(header.transactions_hash == digest, header, "its transactions were changed")
+    sequencer = state.genesis.sequencer
+    if sequencer is not None and check_signatures:
+        signed = sequencer.verify(block_hash(state.network, header), block.signature)
+        _require(signed, header, "the network's sequencer did not sign it")
     draft = state.draft(header.time_ms)
     outcomes = [_apply_raw(draft, raw, check=check_signatures) for raw in block.transactions]
     changes = draft.finish()
@@ -84,9 +90,13 @@ def apply_block(state: State, block: Block, *, check_signatures: bool = True) ->
 
 
 def seal(
-    state: State, draft: Draft, accepted: Sequence[bytes], outcomes: Sequence[Outcome]
+    state: State,
+    draft: Draft,
+    accepted: Sequence[bytes],
+    outcomes: Sequence[Outcome],
+    key: PrivateKey | None = None,
 ) -> Applied:
-    """Make the block of a draft's accepted transactions."""
+    """Make the block of a draft's accepted transactions, signed by the sequencer's key."""
     changes = draft.finish()
     header = Header(
         height=draft.height,
@@ -96,7 +106,8 @@ def seal(
         transactions_hash=transactions_hash(accepted),
         state_root=changes.head.state_root,
     )
-    return _write_block(state, Block(header, tuple(accepted)), outcomes, changes)
+    signature = b"" if key is None else key.sign(block_hash(state.network, header))
+    return _write_block(state, Block(header, tuple(accepted), signature), outcomes, changes)
 
 
 def block_key(height: int) -> bytes:

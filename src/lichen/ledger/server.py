@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from starlette.requests import Request
 
+    from lichen.identity import PrivateKey
+
 REQUEST_BYTES_MAX = 8 << 20
 BODIES_BYTES_MAX = 128 << 20  # of all requests whose body is being read or worked on
 CONNECTIONS_MAX = 1024
@@ -243,18 +245,20 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(home: Path, host: str, port: int) -> None:
+def serve(home: Path, host: str, port: int, key: PrivateKey | None = None) -> None:
     """Run the ledger of `home` until SIGTERM or SIGINT; what was submitted is finished first.
+
+    `key` signs the blocks.
 
     Raises MachineError when the folder is in use by another process, holds no ledger, or the port
     is taken.
     """
     journal.configure()
-    uvloop.run(_serve(home, host, port))
+    uvloop.run(_serve(home, host, port, key))
 
 
-async def _serve(home: Path, host: str, port: int) -> None:
-    async with Engine(home) as engine:
+async def _serve(home: Path, host: str, port: int, key: PrivateKey | None) -> None:
+    async with Engine(home, key=key) as engine:
         config = uvicorn.Config(
             Api(engine).app(),
             host=host,

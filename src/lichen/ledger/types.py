@@ -45,13 +45,18 @@ class GenesisAccount(Record, frozen=True):
     balance: Amount
 
 
-class Genesis(Record, frozen=True):
-    """The first state of a network; its hash is the network's id."""
+class Genesis(Record, frozen=True, omit_defaults=True):
+    """The first state of a network; its hash is the network's id.
+
+    `sequencer` is the key that signs every block where one process orders them; without one,
+    whoever follows believes the ledger that it asks about the order, and checks all the rest.
+    """
 
     name: str
     time_ms: int
     params: Params
     accounts: tuple[GenesisAccount, ...]
+    sequencer: PublicKey | None = None
 
 
 class Prices(Record, frozen=True):

@@ -59,10 +59,14 @@ def genesis_of(*names: str, balance: int = 1000 * FLK, **params: int) -> Genesis
 
 
 class MemoryLedger:
-    """Applies each transaction as a block of its own; `view` reads the state."""
+    """Applies each transaction as a block of its own; `view` reads the state.
 
-    def __init__(self, genesis: Genesis) -> None:
+    `sequencer` signs the blocks, where the genesis names one.
+    """
+
+    def __init__(self, genesis: Genesis, sequencer: PrivateKey | None = None) -> None:
         self.genesis = genesis
+        self._sequencer = sequencer
         self.state = State(MemoryStore(), genesis)
         self.view = View(self.state)
         self.network = self.state.network
@@ -94,7 +98,8 @@ class MemoryLedger:
         outcomes = [_apply(draft, decode_transaction(raw)) for raw in raws]
         kept = [(raw, o) for raw, o in zip(raws, outcomes, strict=True) if o.error is None]
         if kept:
-            applied = seal(self.state, draft, [raw for raw, _ in kept], [o for _, o in kept])
+            raws, moved = [raw for raw, _ in kept], [outcome for _, outcome in kept]
+            applied = seal(self.state, draft, raws, moved, self._sequencer)
             self.adopt(applied)
         return outcomes
 

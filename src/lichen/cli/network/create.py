@@ -26,7 +26,7 @@ from lichen.cli.network.ports import choose_free
 from lichen.cli.profile import PROFILE_FILE
 from lichen.encoding import to_pretty_json
 from lichen.errors import UserError
-from lichen.identity import Address, KeyKind
+from lichen.identity import Address, KeyKind, PublicKey
 from lichen.identity.vault import Vault
 from lichen.ledger.engine import create as create_ledger
 from lichen.ledger.types import Genesis, GenesisAccount, Params, check_genesis, network_id
@@ -101,8 +101,10 @@ def create(root: Path, *, nodes: int, port: int, faults: Faults) -> NetworkFolde
 
 def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) -> None:
     write_private(folder.password, secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
-    addresses = _make_keys(folder, [DEVELOPER, GATEWAY, *nodes])
-    genesis = _genesis(addresses)
+    keys = _make_keys(folder, [DEVELOPER, GATEWAY, *nodes, LEDGER])
+    sequencer = keys.pop(LEDGER)
+    addresses = {name: key.address for name, key in keys.items()}
+    genesis = _genesis(addresses, sequencer)
     folder.genesis.write_bytes(to_pretty_json(genesis))
     ledger_port, *node_ports = choose_free(1 + len(nodes), HOST)
     ledger = f"http://{HOST}:{ledger_port}"
@@ -113,7 +115,8 @@ def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) ->
         "password_file": "../password",
     }
     create_ledger(folder.home(LEDGER), genesis)
-    write_config(folder.home(LEDGER), {"listen": f"{HOST}:{ledger_port}"})
+    signing = {"key": LEDGER, "keys": shared["keys"], "password_file": shared["password_file"]}
+    write_config(folder.home(LEDGER), {"listen": f"{HOST}:{ledger_port}", **signing})
     bad = faults.of_nodes(nodes)
     for name, node_port in zip(nodes, node_ports, strict=True):
         own = {
@@ -145,13 +148,13 @@ def write_profile(folder: NetworkFolder, port: int, ledger: str) -> None:
     )
 
 
-def _make_keys(folder: NetworkFolder, names: list[str]) -> dict[str, Address]:
+def _make_keys(folder: NetworkFolder, names: list[str]) -> dict[str, PublicKey]:
     vault = Vault(folder.keys)
     password = folder.password.read_text(encoding="utf-8").strip()
-    return {name: vault.create(name, password, KeyKind.SECP256K1).address for name in names}
+    return {name: vault.create(name, password, KeyKind.SECP256K1).public for name in names}
 
 
-def _genesis(addresses: dict[str, Address]) -> Genesis:
+def _genesis(addresses: dict[str, Address], sequencer: PublicKey) -> Genesis:
     funds = {DEVELOPER: DEVELOPER_FLK, GATEWAY: GATEWAY_FLK}
     accounts = [
         GenesisAccount(address, parse_flk(funds.get(name, NODE_FLK)))
@@ -162,6 +165,7 @@ def _genesis(addresses: dict[str, Address]) -> Genesis:
         time_ms=time.time_ns() // 1_000_000,
         params=_params(),
         accounts=tuple(accounts),
+        sequencer=sequencer,
     )
     check_genesis(genesis)
     return genesis
