@@ -44,6 +44,19 @@ def test_every_base_reads_back_to_the_same_cid(codec, digest):
     assert hash(CID.parse(base16)) == hash(cid)
 
 
+@pytest.mark.parametrize("codec", [RAW, DAG_PB, 0x71, 0x0129])
+def test_a_cid_read_in_one_piece_has_all_its_parts(codec):
+    made = CID(codec, hashlib.sha256(b"x").digest())
+    cid, end = CID.read(b"before" + made.encode() + b"behind", 6)
+    assert end == 6 + len(made.encode())
+    for part in ("version", "codec", "hash_code", "digest", "multihash"):
+        assert getattr(cid, part) == getattr(made, part)
+    assert (cid, str(cid), cid.encode()) == (made, str(made), made.encode())
+    for cut in range(len(made.encode())):
+        with pytest.raises(UserError):
+            CID.read(made.encode()[:cut], 0)
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_cid_or_a_user_error(data):
     with contextlib.suppress(UserError):

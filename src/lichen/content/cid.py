@@ -37,6 +37,8 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BASE16_TEXT = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _BASE36_TEXT = re.compile(r"[1-9a-z][0-9a-z]*", re.ASCII)  # a CID starts with no zero byte
 
+_USUAL = frozenset(bytes((1, codec, SHA2_256, 32)) for codec in (RAW, DAG_PB, DAG_CBOR))
+
 
 class CID:
     """A version, a codec and a multihash; immutable, hashable, equal by content."""
@@ -76,6 +78,9 @@ class CID:
     @classmethod
     def read(cls, data: bytes | memoryview, offset: int) -> tuple[Self, int]:
         """Read a binary CID at `offset`: the CID and the offset behind it."""
+        whole = bytes(data[offset : offset + 36])
+        if whole[:4] in _USUAL and len(whole) == 36:
+            return cls._usual(whole), offset + 36
         if bytes(data[offset : offset + 2]) == b"\x12\x20":
             digest = bytes(data[offset + 2 : offset + 34])
             if len(digest) != 32:
@@ -90,6 +95,18 @@ class CID:
         if size > DIGEST_BYTES_MAX or offset + size > len(data):
             raise UserError("a CID is cut off or its digest is too long")
         return cls(codec, bytes(data[offset : offset + size]), hash_code), offset + size
+
+    @classmethod
+    def _usual(cls, whole: bytes) -> Self:
+        """Build what nearly all CIDs are, without looking at each part: DAGs have very many."""
+        cid = cls.__new__(cls)
+        cid.version = 1
+        cid.codec = whole[1]
+        cid.hash_code = SHA2_256
+        cid.digest = whole[4:]
+        cid.multihash = whole[2:]
+        cid._bytes = whole  # noqa: SLF001 - of this very class
+        return cid
 
     @classmethod
     def parse(cls, text: str) -> Self:
