@@ -165,7 +165,7 @@ def test_what_is_written_as_toml_reads_back(tmp_path):
         "number": 2**40,
         "yes": True,
         "items": ["a", "b"],
-        "table": {"inner": "x"},
+        "table": {"en.example.org": 'a"b', "inner": "x"},
     }
     folder.write_toml(tmp_path / "x.toml", {**values, "left_out": None})
     assert tomllib.loads((tmp_path / "x.toml").read_text()) == values

@@ -15,6 +15,8 @@ run/               lock and state of the supervisor
 from __future__ import annotations
 
 import os
+import re
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,8 @@ GATEWAY = "gateway"
 LEDGER = "ledger"
 NODES_MAX = 64
 PORT_MAX = 65535
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class NetworkFolder(msgspec.Struct, frozen=True):
@@ -151,7 +155,8 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _line(key: str, value: object) -> str | None:
-    return None if value is None else f"{key} = {_spell(value)}"
+    name = key if _BARE_KEY.fullmatch(key) else _spell(key)
+    return None if value is None else f"{name} = {_spell(value)}"
 
 
 def _spell(value: object) -> str:
