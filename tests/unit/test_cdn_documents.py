@@ -163,7 +163,13 @@ def test_a_unixfs_file_is_json_where_it_is():
     assert ask(blocks, good, query="format=json", byte_range=b"bytes=0-0").body == b"{"
     folder = import_directory([Link(good, "t.json")], V1_2025, blocks.put).cid
     assert ask(blocks, folder, "/t.json", "format=json").body == b'{"a": [1, null]}'
-    for cid in (bad, blocks.file(b""), blocks.file(b"x" * (2 << 20)), folder):
+    for cid in (
+        bad,
+        blocks.file(b""),
+        blocks.file(b'"\xff"'),
+        blocks.file(b"x" * (2 << 20)),
+        folder,
+    ):
         with pytest.raises(NotAcceptableError):
             ask(blocks, cid, query="format=json")
     for form in ("cbor", "dag-json", "dag-cbor"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.cdn.formats import _PASSIVE
-from lichen.cdn.media import HTML, SNIFFED_BYTES, TEXT, UNKNOWN, media_type, type_of_bytes
+from lichen.cdn.media import HTML, JSON, SNIFFED_BYTES, TEXT, UNKNOWN, media_type, type_of_bytes
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,14 @@ def test_a_name_tells_the_type_without_a_look_at_the_content(name, kind):
         (b"", TEXT),
         (b"hello", TEXT),
         (b"\xef\xbb\xbfgr\xc3\xbc\xc3\x9fe\r\n\tx", TEXT),
-        (b'{"a": 1}', TEXT),
+        (b'{"a": 1}', JSON),
+        (b" [1, null]\n", JSON),
+        (b"[1] see below", TEXT),
+        (b"{a: 1}", TEXT),
+        (b'"text"', TEXT),
+        (b' [\n {"%b' % (b"x" * SNIFFED_BYTES), TEXT),
+        (b' [\n {"id": 1, "text": "%b' % (b"x" * SNIFFED_BYTES), JSON),
+        (b"[draft] {" + b"x" * SNIFFED_BYTES, TEXT),
         (b"a\x00b", UNKNOWN),
         (b"\xfc", UNKNOWN),
         (b"\x89PNG\r\n\x1a\n....", b"image/png"),

@@ -10,12 +10,15 @@ import mimetypes
 import re
 from typing import Final
 
+import msgspec
+
 SNIFFED_BYTES = 512
 UNKNOWN: Final = b"application/octet-stream"
+JSON: Final = b"application/json"
 TEXT: Final = b"text/plain; charset=utf-8"
 HTML: Final = b"text/html; charset=utf-8"
 SYMLINK: Final = b"inode/symlink"
-_TEXT_TYPES = ("text/", "application/javascript", "application/json", "image/svg+xml")
+_TEXT_TYPES = ("text/", "application/javascript", "image/svg+xml")
 # Beside what Python knows, and whatever a machine's own list says: one file has one type anywhere.
 _TYPES = mimetypes.MimeTypes()
 for _suffix, _type in {
@@ -54,6 +57,8 @@ _MAGIC: Final = (
     (0, b"wOF2", b"font/woff2"),
 )
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+# Begins like an object, or a list of objects: what a longer file is only seen to begin with.
+_JSON: Final = re.compile(r'\s*+(?:\[\s*+)*+\{\s*+(?:"(?:[^"\\]|\\.)*+"\s*+:|\}\s*+,)', re.DOTALL)
 _COMMENT = r"<!--(?:(?!-->).)*+-->"
 _FLAGS = re.IGNORECASE | re.DOTALL
 _SVG = re.compile(
@@ -96,9 +101,23 @@ def type_of_bytes(start: bytes, *, is_shared: bool = True) -> bytes:
         if len(start) < SNIFFED_BYTES or error.start < len(start) - 3:
             return UNKNOWN  # not only a letter that the end cuts off
         text = start[: error.start].decode("utf-8-sig")
+    if _is_json(start, text):
+        return JSON
     if _SVG.match(text):
         return b"image/svg+xml; charset=utf-8"
     return HTML if not is_shared and _HTML.match(text) else TEXT
+
+
+def _is_json(start: bytes, text: str) -> bool:
+    if len(start) == SNIFFED_BYTES:
+        return _JSON.match(text) is not None
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        msgspec.json.decode(start, type=msgspec.Raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def media_type(name: str, start: bytes | None = None, *, is_shared: bool = True) -> bytes:

@@ -158,7 +158,8 @@ def _is_json(blocks: Blocks, cid: CID, size: int) -> bool:
         start = b"".join(read_file(blocks, cid, 0, 64)).lstrip()
         return start[:1] in (b"{", b"[")
     try:
-        msgspec.json.decode(b"".join(read_file(blocks, cid)), type=msgspec.Raw)
+        text = b"".join(read_file(blocks, cid)).decode()
+        msgspec.json.decode(text, type=msgspec.Raw)
     except (ValueError, RecursionError):
         return False
     return True
