@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from lichen.cdn.dnslink import outline
+from lichen.cdn.dnslink import inline, outline
 from lichen.cdn.formats import PATH_BYTES_MAX, decode_path
 from lichen.cdn.forms.base import Links, Place
 from lichen.cdn.serve import READ_METHODS, TO_ASGI
@@ -121,6 +121,11 @@ class Named:
     def at_domain(self, host: bytes, path: bytes, domain: str) -> Asked:
         """Read a host that is a domain with a DNSLink, perhaps."""
         return Asked(domain, path, host.decode("latin-1"))
+
+    def label(self, text: str) -> str:
+        """Return the one label that a name has in `{label}.ipns.{host}`; UserError for no name."""
+        name = self._spell(text)
+        return name if isinstance(self.names.key(name), Name) else inline(name)
 
     def _spelling(self, text: str) -> str:
         return str(self.names.key(text))

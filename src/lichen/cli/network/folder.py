@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
