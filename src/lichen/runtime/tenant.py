@@ -135,19 +135,21 @@ class Tenant:
 
     def begin(self) -> meter.Run:
         """Begin a run: hand the result to `end` exactly once."""
-        now_ns = time.monotonic_ns()
-        self.last_used = now_ns / 1e9
-        return self._meter.start(
-            cpu_ns=self._process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=now_ns
-        )
+        self._read()
+        return self._meter.start()
 
     def end(self, run: meter.Run) -> meter.Cost:
         """End a run and say what it cost."""
+        self._read()
+        return self._meter.finish(run)
+
+    def _read(self) -> None:
         now_ns = time.monotonic_ns()
         self.last_used = now_ns / 1e9
-        return self._meter.finish(
-            run, cpu_ns=self._process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=now_ns
-        )
+        if self._meter.due(now_ns):
+            self._meter.read(
+                cpu_ns=self._process.cpu_ns(), memory_bytes=self._memory_bytes, now_ns=now_ns
+            )
 
     def on_log(self, callback: LogCallback) -> None:
         """Call `callback` in the event loop with every console line from now on."""
