@@ -2,6 +2,8 @@
 
 import asyncio
 
+from lichen.cdn.name_store import NameStore
+from lichen.cdn.names import Names
 from lichen.content.cid import CID, RAW
 from lichen.content.store import BlockStore
 from lichen.gateway.api.app import create_api
@@ -110,6 +112,8 @@ class World:
         self.nonces = NonceCache(started_ms=NOW_MS)
         self.health = {}
         self.store = BlockStore.open(folder / "store", capacity_bytes=2**24)
+        self.records = NameStore(str(folder / "names"))
+        self.names = Names(self.records, static={"docs.example": f"/ipfs/{CODE}/docs"})
         self.runs = RunLog(str(folder / "runs"), GATEWAY.address)
         self.log_lines = [
             b'{"time_ms":1,"node":"n","function":"api","run":"r","level":"log","text":"hi"}'
@@ -147,6 +151,9 @@ class World:
             encode_transaction(sign_transaction(self.network, key, nonce, body))
         ).accepted()
 
+    async def resolve_name(self, name):
+        return await self.names.resolve(name)
+
     def run_record(self, run):
         return self.runs.get(run)
 
@@ -165,6 +172,7 @@ class World:
 
     def close(self):
         self.runs.close()
+        self.records.close()
         self.store.close()
 
     def populate(self):

@@ -90,6 +90,7 @@ def path_of(world, entry):
         "number": 1,
         "run": world.run,
         "cid": w.CODE,
+        "name": "docs.example",
     }
     return entry.path.format(**values)
 
@@ -310,6 +311,13 @@ async def test_blocks_follow_each_other_with_readable_transactions(world):
     }
     beyond = await get(world, "/blocks", views.Page[views.BlockView], **{"from": 10**6})
     assert beyond == views.Page((), None)
+
+
+async def test_a_name_is_resolved(world):
+    found = await get(world, "/names/docs.example", views.NameView)
+    assert (found.name, found.path) == ("docs.example", f"/ipfs/{w.CODE}/docs")
+    await problem(world, "/names/other.example", 404, "no-dnslink")
+    await problem(world, "/names/nonsense", 400, "bad-request")
 
 
 async def test_storage_tells_what_is_here(world):

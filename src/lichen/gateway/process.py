@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from lichen.cdn.names import Resolved
     from lichen.gateway.placement import Health
     from lichen.identity import PrivateKey
     from lichen.ledger.blocks import Block
@@ -140,6 +141,10 @@ class GatewayProcess:
         async with asyncio.timeout(APPLIED_S_MAX):
             await self.replica.wait_for(height)
         return results
+
+    async def resolve_name(self, name: str) -> Resolved:
+        """Return what a mutable name stands for."""
+        return await self.names.names.resolve(name)
 
     def run_record(self, run: str) -> RunRecord:
         """Return a run's record; raise NotFoundError."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import libipld
 import msgspec
 
+from lichen.content.ipns import RECORD_BYTES_MAX
 from lichen.errors import NotAllowedError, UserError, VerificationError
 from lichen.gateway.api import views
 from lichen.ledger.transactions import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from lichen.content.ipns import Name
     from lichen.identity import Address, PrivateKey
     from lichen.ledger.results import Result
 
@@ -46,6 +48,7 @@ PAGE_MAX = 500
 HISTORY_MAX = 100
 TRANSACTIONS_PER_SUBMIT_MAX = 256
 RESPONSE_BYTES_MAX = 64 * 2**20
+IPNS_RECORD = "application/vnd.ipfs.ipns-record"
 
 
 class CallResult(msgspec.Struct, frozen=True):
@@ -195,6 +198,21 @@ class Client:
         """Return what the gateway's store knows about a CID; raise NotFoundError."""
         return self._connection.get(f"/api/v1/storage/{quote_path(cid)}", views.ContentView)
 
+    def name(self, name: str) -> views.NameView:
+        """Return what a mutable name, an IPNS key's or a domain, stands for at the gateway."""
+        return self._connection.get(f"/api/v1/names/{quote_path(name)}", views.NameView)
+
+    def name_record(self, name: Name) -> bytes | None:
+        """Return the IPNS record that the gateway has of a name, not verified; None for none."""
+        answer = self._connection.exchange(
+            "GET",
+            f"{self._connection.base}/routing/v1/ipns/{name}",
+            headers={"accept": IPNS_RECORD},
+            bytes_max=RECORD_BYTES_MAX,
+        )
+        kind = answer.headers.get("content-type", "").partition(";")[0]
+        return answer.content if answer.is_success and kind == IPNS_RECORD else None
+
     def events(self) -> Iterator[views.Event]:
         """Yield what happens from now on, until the connection ends."""
         return self._connection.events("/api/v1/events")
@@ -295,6 +313,14 @@ class Client:
             return self._connection.post_file(
                 "/api/v1/content", spool, "application/vnd.ipld.car", views.Uploaded, progress
             )
+
+    def publish_name(self, name: Name, record: bytes) -> bool:
+        """Give the gateway an IPNS record; tell whether it counts there now.
+
+        It does not where a newer one is. Raises UserError for one that does not hold.
+        """
+        self._connection.put(f"/routing/v1/ipns/{name}", record, IPNS_RECORD)
+        return self.name_record(name) == record
 
     def _signer(self) -> PrivateKey:
         if self.key is None:

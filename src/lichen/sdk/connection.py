@@ -102,6 +102,17 @@ class Connection:
 
         return _decode(_successful(_repeated(send)).content, kind)
 
+    def put(self, path: str, body: bytes, media_type: str) -> None:
+        """Put bytes, which may come twice without harm."""
+
+        def send() -> httpx.Response:
+            request = self._client.build_request(
+                "PUT", self.base + path, content=body, headers={"content-type": media_type}
+            )
+            return self._send(request, JSON_BYTES_MAX)
+
+        _successful(_repeated(send))
+
     def exchange(
         self,
         method: str,

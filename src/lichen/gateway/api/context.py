@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from lichen.cdn.names import Resolved
     from lichen.content.store import BlockStore
     from lichen.gateway.api.events import EventHub
     from lichen.gateway.placement import Health
@@ -80,6 +81,10 @@ class ApiContext(Protocol):
         Waits until this process's follower has applied them, so that whoever reads next sees what
         he wrote. Raises PeerUnavailableError when the ledger does not answer.
         """
+        ...
+
+    async def resolve_name(self, name: str) -> Resolved:
+        """Return what a mutable name stands for; raise what `Names.resolve` raises."""
         ...
 
     def run_record(self, run: str) -> RunRecord:

@@ -240,6 +240,14 @@ class ContentView(View, frozen=True):
     codec: str
 
 
+class NameView(View, frozen=True):
+    """What a mutable name stands for now: a path of content, which may be believed for `ttl_s`."""
+
+    name: str
+    path: str
+    ttl_s: int
+
+
 class EpochView(View, frozen=True):
     """A settled batch of a node's receipts, as on the ledger."""
 
