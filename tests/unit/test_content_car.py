@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import itertools
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -21,9 +23,10 @@ from lichen.content import (
     write_car,
 )
 from lichen.content.blocks import BLOCK_BYTES_MAX
-from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
+from lichen.content.car import AHEAD_BYTES, HEADER_BYTES_MAX, ROOTS_MAX, CarError
+from lichen.content.cid import BLAKE3, CID, DAG_PB, IDENTITY, RAW, SHA2_512
 from lichen.content.dag_pb import Link
-from lichen.errors import LichenError, UserError, VerificationError
+from lichen.errors import LichenError, LimitError, VerificationError
 
 
 class Memory(dict):
@@ -108,7 +111,7 @@ def test_a_car_cut_off_anywhere_is_refused_or_ends_between_blocks(wrap):
     for size in range(len(car)):
         try:
             _, read = parse(car[:size])
-        except UserError:
+        except CarError:
             continue
         complete += 1
         assert read == whole[1][: len(read)]
@@ -146,7 +149,7 @@ def test_bytes_behind_the_last_block_are_refused(garbage):
 )
 def test_headers_that_lie_are_refused_at_once(data):
     start = time.process_time()
-    with pytest.raises(UserError):
+    with pytest.raises(CarError):
         parse(data)
     assert time.process_time() - start < 1
 
@@ -157,9 +160,9 @@ def test_a_block_over_the_bound_is_refused_before_it_is_read():
             return super().read(size) or b"x" * min(size, 1 << 16)
 
     car = car_of(b"first") + varint.encode(1 << 30)
-    with pytest.raises(UserError):
+    with pytest.raises(CarError):
         list(CarReader(Endless(car)))
-    with pytest.raises(LichenError):
+    with pytest.raises(LimitError):
         parse(car_of(bytes(BLOCK_BYTES_MAX + 1)))
 
 
@@ -183,3 +186,165 @@ def test_a_version_2_car_is_read_to_the_end_of_its_stream():
     stream = io.BytesIO(version_2(car_of(b"first"), index=b"i" * 200_000))
     assert len(list(CarReader(stream))) == 1
     assert stream.read() == b""
+
+
+class Made:
+    """A stream of pieces that are made as they are read, and nowhere kept."""
+
+    def __init__(self, pieces):
+        self._pieces = iter(pieces)
+        self._rest = b""
+
+    def read(self, size):
+        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
+            self._rest += piece
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+
+def peak_bytes(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_very_many_tiny_blocks_take_no_more_memory_than_a_few():
+    def read(count):
+        named = ((CID.of(RAW, b"%d" % number), b"%d" % number) for number in range(count))
+        stream = Made(write_car([CID.of(RAW, b"0")], named))
+        assert sum(1 for _ in CarReader(stream)) == count
+
+    few = peak_bytes(lambda: read(5000))
+    assert peak_bytes(lambda: read(30_000)) < few + AHEAD_BYTES
+
+
+@pytest.mark.parametrize("claimed", [1 << 30, (1 << 63) - 1, HEADER_BYTES_MAX + 1])
+def test_a_length_that_is_claimed_is_not_set_aside(claimed):
+    header = next(iter(write_car([], [])))
+    endless = itertools.repeat(b"x" * 1000)
+    for before in (b"", header):
+
+        def read(before=before):
+            with pytest.raises(CarError):
+                list(CarReader(Made(itertools.chain([before + varint.encode(claimed)], endless))))
+
+        if before == b"" or claimed > BLOCK_BYTES_MAX + 256:
+            assert peak_bytes(read) < 1 << 20
+
+
+def test_a_large_header_or_block_that_never_comes_is_waited_for_in_bounded_memory():
+    for size in (HEADER_BYTES_MAX, BLOCK_BYTES_MAX):
+        car = (
+            (b"" if size == HEADER_BYTES_MAX else car_of(roots=[]))
+            + varint.encode(size)
+            + b"x" * 10
+        )
+
+        def read(car=car):
+            with pytest.raises(CarError):
+                parse(car)
+
+        assert peak_bytes(read) < 1 << 20
+
+
+def car_of_nothing(*sections):
+    return b"".join([next(iter(write_car([], []))), *sections])
+
+
+def section(data):
+    return varint.encode(len(data)) + data
+
+
+@pytest.mark.parametrize(
+    "cid",
+    [
+        b"\x01\x55\x11\x14" + b"h" * 20,  # SHA-1
+        b"\x01\x55\xd5\x01\x10" + b"h" * 16,  # MD5: too short to name anything
+        b"\x01\x55\xb2\x40\x20" + b"h" * 32,  # one of murmur3's
+        b"\x02\x55\x12\x20" + b"h" * 32,  # version 2
+        b"\x01\x55\x12\xff\x01" + b"h" * 255,
+        b"\x01\xd5\x00\x12\x20" + b"h" * 32,  # 0x55 in two bytes
+        b"\x01\x55\x12\xa0\x00" + b"h" * 32,
+        b"\x81\x00\x55\x12\x20" + b"h" * 32,
+        b"\x01" + b"\xff" * 300,
+        b"\x12\x20" + b"h" * 31,
+        b"\x01",
+    ],
+)
+def test_cids_of_unknown_hash_functions_and_other_spellings_are_named_as_the_fault(cid):
+    with pytest.raises(CarError, match="block 2"):
+        parse(car_of(b"first") + section(cid))
+
+
+def test_blocks_of_every_known_hash_function_are_verified():
+    for made in (CID.of(RAW, b"x"), CID(RAW, b"x", IDENTITY)):
+        assert parse(car_of_nothing(section(made.encode() + b"x")))[1] == [(made, b"x")]
+    for code, size in ((SHA2_512, 64), (BLAKE3, 32), (0x12, 32), (IDENTITY, 1)):
+        wrong = CID(RAW, b"h" * size, code)
+        with pytest.raises(VerificationError):
+            parse(car_of_nothing(section(wrong.encode() + b"x")))
+
+
+@pytest.mark.parametrize("spelt", [b"\x81\x00", b"\xa5\x80\x00", b"\x80\x00", b"\x00"])
+def test_a_length_in_more_bytes_than_it_takes_is_refused(spelt):
+    with pytest.raises(CarError):
+        parse(car_of_nothing(spelt + CID.of(RAW, b"").encode()))
+
+
+@pytest.mark.parametrize(
+    ("start", "size"),
+    [(0, 100), (11, 100), (50, 100), (1 << 63, 100), (HEADER_BYTES_MAX * 2, 100), (51, 0),
+     (51, 1), (51, 40), (51, 1 << 62), (52, 100), (1 << 20, 100)],
+)  # fmt: skip
+def test_a_version_2_header_that_points_elsewhere_is_refused(start, size):
+    inner = car_of(b"first", b"second")
+    pragma = bytes.fromhex("0aa16776657273696f6e02")
+    header = bytes(16) + start.to_bytes(8, "little") + size.to_bytes(8, "little") + bytes(8)
+    with pytest.raises(CarError):
+        parse(pragma + header + inner)
+
+
+def test_a_version_2_inside_of_another_is_none():
+    with pytest.raises(CarError):
+        parse(version_2(version_2(car_of(b"first"))))
+
+
+def test_too_many_roots_are_refused():
+    root = CID.of(RAW, b"x")
+    assert len(parse(car_of(b"x", roots=[root] * ROOTS_MAX))[0]) == ROOTS_MAX
+    with pytest.raises(CarError):
+        parse(car_of(b"x", roots=[root] * (ROOTS_MAX + 1)))
+
+
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=6),
+    st.booleans(),
+    st.data(),
+)
+def test_a_changed_byte_never_passes_as_other_content(blocks, is_second, data):
+    whole = car_of(*blocks)
+    car = bytearray(version_2(whole) if is_second else whole)
+    place = data.draw(st.integers(0, len(car) - 1))
+    car[place] ^= data.draw(st.integers(1, 255))
+    try:
+        _, read = parse(bytes(car))
+    except LichenError:
+        return
+    assert all(CID.of(cid.codec, block).digest == cid.digest for cid, block in read)
+    assert [block for _, block in read] == blocks[: len(read)]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(1, 70), min_size=1))
+def test_a_stream_may_give_as_little_as_it_likes(blocks, sizes):
+    class Little(io.BytesIO):
+        turns = itertools.cycle(sizes)
+
+        def read(self, size=-1):
+            return super().read(min(size, next(self.turns)))
+
+    car = car_of(*blocks, roots=[])
+    assert [block for _, block in CarReader(Little(car))] == blocks
+    assert list(CarReader(Little(version_2(car)))) == parse(car)[1]
