@@ -13,6 +13,7 @@ from lichen.errors import UserError, VerificationError
 
 if TYPE_CHECKING:
     from lichen.cli.project.pack import Pack
+    from lichen.content import CID
     from lichen.content.importer import Root
 
 app = App(name="storage", help="Content by hash.")
@@ -58,7 +59,11 @@ def add(
 
 @app.command
 def get(
-    target: str, /, *, output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None
+    target: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    form: Annotated[str | None, Parameter(name="--format")] = None,
 ) -> None:
     """Fetch content, check every block against its hash, and write it out.
 
@@ -68,16 +73,23 @@ def get(
         A CID, which may be followed by a path: CID/docs/readme.md.
     output
         The file or folder to write; a file goes to stdout without it.
+    form
+        Not the content but its one block, as dag-json, dag-cbor, dag-pb, or as it is (raw).
     """
     from lichen.cli.project import fetch
 
     with connect.reader() as client:
         blocks = fetch.blocks_of(client)
+        if form is not None:
+            cid, data = fetch.read_block(blocks, target, form)
+            fetch.write_bytes(data, output)
+            if output is not None:
+                _say_written(cid, 1, output)
+            return
         entry = fetch.locate(blocks, target)
         files = fetch.write(blocks, entry, output)
     if output is not None:
-        data = {"cid": entry.cid, "files": files, "output": str(output)}
-        console.emit(data, lambda: print(f"{files} files checked and written to {output}"))
+        _say_written(entry.cid, files, output)
 
 
 @app.command
@@ -129,6 +141,11 @@ def _add_car(path: Path) -> None:
             print(root)
 
     console.emit(data[0] if len(data) == 1 else data, human)
+
+
+def _say_written(cid: CID, files: int, output: Path) -> None:
+    data = {"cid": cid, "files": files, "output": str(output)}
+    console.emit(data, lambda: print(f"{files} files checked and written to {output}"))
 
 
 def _print_root(root: Root, pack: Pack) -> None:

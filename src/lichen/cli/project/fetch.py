@@ -7,13 +7,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from lichen.content import reader
-from lichen.content.blocks import CheckedBlocks
-from lichen.content.cid import CID
+from lichen.content import ipld, reader
+from lichen.content.blocks import CheckedBlocks, need_block
+from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, RAW
 from lichen.errors import LimitError, PeerError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from lichen.content.blocks import Blocks
@@ -41,8 +41,34 @@ def blocks_of(client: Client) -> Blocks:
 
 def locate(blocks: Blocks, text: str) -> Entry:
     """Find what `CID[/path]` or `/ipfs/CID[/path]` leads to."""
+    cid = _follow(blocks, text)
+    if cid.codec in (DAG_CBOR, DAG_JSON):
+        raise UserError(f"{cid} is neither file nor folder", hint="show it: --format dag-json")
+    return reader.stat(blocks, cid)
+
+
+def _follow(blocks: Blocks, text: str) -> CID:
     name, _, path = text.removeprefix("/ipfs/").partition("/")
-    return reader.resolve(blocks, CID.parse(name), path)
+    return reader.follow(blocks, CID.parse(name), path)[-1]
+
+
+def read_block(blocks: Blocks, text: str, form: str) -> tuple[CID, bytes]:
+    """Return the one block that a path leads to, in the codec named; raise UserError."""
+    codec = ipld.CODEC_NAMES.get(form)
+    if codec is None:
+        raise UserError(f"there is no form {form!r}", hint=f"one of {', '.join(ipld.CODEC_NAMES)}")
+    cid = _follow(blocks, text)
+    block = need_block(blocks, cid)
+    return cid, block if codec == RAW else ipld.convert(block, cid.codec, codec)
+
+
+def write_bytes(data: bytes, target: Path | None) -> None:
+    """Write bytes to a file, or to stdout without one."""
+    if target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        _write_parts((data,), target)
 
 
 def write(blocks: Blocks, entry: Entry, target: Path | None) -> int:
@@ -60,16 +86,20 @@ def write(blocks: Blocks, entry: Entry, target: Path | None) -> int:
 
 
 def _write_file(blocks: Blocks, entry: Entry, target: Path) -> int:
+    _write_parts(reader.read_file(blocks, entry.cid), target)
+    return 1
+
+
+def _write_parts(parts: Iterable[bytes | memoryview], target: Path) -> None:
     """Write to a neighbour first, so that a broken transfer never looks like the file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     with partial.open("wb") as stream:
-        for part in reader.read_file(blocks, entry.cid):
+        for part in parts:
             stream.write(part)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(target)
-    return 1
 
 
 def _write_folder(
