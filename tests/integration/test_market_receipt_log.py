@@ -82,6 +82,33 @@ async def test_unpaid_receipts_are_kept_whatever_the_bound(tmp_path: Path) -> No
     log.close()
 
 
+async def test_of_a_run_that_came_twice_the_first_receipt_stays(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    for amount in (5, 6, 7):
+        _append(log, book, range(2), amount)
+        _append(log, book, range(1), amount)
+        await log.flush({CHANNEL: book})
+    assert int(log.receipt("ab-0").price.amount) == 5
+    assert log.count == 9
+    log.close()
+
+
+async def test_pruning_leaves_the_places_of_neighbouring_runs(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK, receipts_max=20)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    for start in range(10, 60, 5):  # two batches for each page of places
+        _append(log, book, range(start, start + 5))
+        await log.flush({CHANNEL: book})
+        book.accept(book.owed)
+        log.save_voucher(CHANNEL, book, b"s" * 65)
+    known = [run for run in range(10, 60) if log.is_durable(f"ab-{run}")]
+    assert known == list(range(60 - len(known), 60))
+    assert 20 <= len(known) < 50
+    assert all(log.receipt(f"ab-{run}").run == f"ab-{run}" for run in known)
+    log.close()
+
+
 def test_a_log_of_another_node_is_refused(tmp_path: Path) -> None:
     ReceiptLog(str(tmp_path), KEY, NETWORK).close()
     with pytest.raises(CorruptionError):

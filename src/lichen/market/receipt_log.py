@@ -3,6 +3,10 @@
 A finished run is encoded at once and joins the pending batch; the batch is signed and committed by
 one fsync. `flush` is what group-commits; whoever needs a receipt to be durable awaits it. Receipts
 are appended in sequence and never changed; the oldest paid ones go once `receipts_max` is passed.
+
+The commit runs in a thread, and each LMDB call there gives the interpreter up and has to win it
+back from the busy event loop. So a batch's bodies are one entry (`pages`), and so are the places of
+256 runs with neighbouring ids (`places`): a commit takes a few calls, not two for every run.
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ PENDING_MAX = 65_536
 RECEIPTS_MAX = 10_000_000
 LOG_BYTES_MAX = 64 * 2**30  # address space, not disk: the file grows as it is used
 _SEQUENCE_BYTES = 8
+_TAIL_BYTES = 2  # of a run's id say where in its page of places it stands
+_PLACE_BYTES = _TAIL_BYTES + _SEQUENCE_BYTES
+_RUN_BYTES_MAX = 256
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -74,9 +81,9 @@ class ReceiptLog:
         self._network = network
         self._receipts_max = receipts_max
         self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=5)
-        self._bodies, self._runs, self._batches, self._channels, self._meta = (
+        self._pages, self._places, self._batches, self._channels, self._meta = (
             self._env.open_db(name.encode())
-            for name in ("bodies", "runs", "batches", "channels", "meta")
+            for name in ("pages", "places", "batches", "channels", "meta")
         )
         self._pending: list[Pending] = []
         self._flushing = asyncio.Lock()
@@ -101,6 +108,11 @@ class ReceiptLog:
             if not cursor.last():
                 return 0, None
             batch = msgspec.msgpack.decode(cursor.value(), type=Batch)
+            if txn.get(cursor.key(), db=self._pages) is None:
+                raise CorruptionError(
+                    "the receipt log lacks its last batch, or is of an earlier version",
+                    hint="restore the node's home",
+                )
         return batch.first + batch.count, batch
 
     # --- appending -----------------------------------------------------------------------------
@@ -146,13 +158,16 @@ class ReceiptLog:
         self, txn: lmdb.Transaction, batch: Batch, runs: list[Pending],
         owed: dict[bytes, int], books: dict[bytes, PayeeBook],
     ) -> None:  # fmt: skip
-        numbers = range(batch.first, batch.first + batch.count)
-        keys = [number.to_bytes(_SEQUENCE_BYTES, "big") for number in numbers]
-        bodies = [(key, entry.body) for key, entry in zip(keys, runs, strict=True)]
-        txn.cursor(self._bodies).putmulti(bodies, append=True)
-        ids = [(entry.run.encode(), key) for key, entry in zip(keys, runs, strict=True)]
-        txn.cursor(self._runs).putmulti(ids, overwrite=False)  # the first one stays
-        txn.put(keys[0], msgspec.msgpack.encode(batch), db=self._batches, append=True)
+        first = _key(batch.first)
+        page = msgspec.msgpack.encode([entry.body for entry in runs])
+        txn.put(first, page, db=self._pages, append=True)
+        for name, places in _places(batch.first, runs).items():
+            known = bytes(txn.get(name, b"", db=self._places))
+            for at in range(0, len(known), _PLACE_BYTES):  # of a repeated run the first one stays
+                places.pop(known[at : at + _TAIL_BYTES], None)
+            added = (tail + number for tail, number in places.items())
+            txn.put(name, b"".join((known, *added)), db=self._places)
+        txn.put(first, msgspec.msgpack.encode(batch), db=self._batches, append=True)
         for channel, amount in owed.items():
             record = self._channel(txn, channel)
             changed = msgspec.structs.replace(record, owed=str(int(record.owed) + amount))
@@ -170,11 +185,24 @@ class ReceiptLog:
         batch = msgspec.msgpack.decode(cursor.value(), type=Batch)
         if end - batch.first <= self._receipts_max or batch.first + batch.count > unpaid:
             return
-        for number in range(batch.first, batch.first + batch.count):
-            key = number.to_bytes(_SEQUENCE_BYTES, "big")
-            body = bytes(txn.pop(key, db=self._bodies) or b"")
-            txn.delete(libipld.decode_dag_cbor(body)["run"].encode(), db=self._runs)
+        self._drop_places(txn, batch)
+        txn.delete(_key(batch.first), db=self._pages)
         cursor.delete()
+
+    def _drop_places(self, txn: lmdb.Transaction, batch: Batch) -> None:
+        names = {libipld.decode_dag_cbor(body)["run"].encode() for body in self._page(txn, batch)}
+        first, end = batch.first, batch.first + batch.count
+        for name in {run[:-_TAIL_BYTES] for run in names}:
+            known = bytes(txn.get(name, b"", db=self._places))
+            kept = b"".join(
+                known[at : at + _PLACE_BYTES]
+                for at in range(0, len(known), _PLACE_BYTES)
+                if not first <= _number(known[at + _TAIL_BYTES : at + _PLACE_BYTES]) < end
+            )
+            if kept:
+                txn.put(name, kept, db=self._places)
+            else:
+                txn.delete(name, db=self._places)
 
     def save_voucher(self, channel: bytes, book: PayeeBook, signature: bytes) -> None:
         """Fsync a voucher that `book` accepted; only then may it be acknowledged."""
@@ -222,48 +250,62 @@ class ReceiptLog:
 
     def _unpaid_lines(self, channel: bytes, record: ChannelRecord) -> Iterator[Line]:
         text, unpaid = channel.hex(), int(record.owed) - int(record.paid)
-        start = (record.acknowledged + 1).to_bytes(_SEQUENCE_BYTES, "big")
-        with self._env.begin(db=self._bodies) as txn:
-            cursor = txn.cursor()
-            found = unpaid > 0 and cursor.set_range(start)
-            while found:
-                body = libipld.decode_dag_cbor(cursor.value())
-                if body["price"]["channel"] == text:
-                    sequence = int.from_bytes(cursor.key(), "big")
-                    yield Line(sequence, body["run"], int(body["price"]["amount"]))
-                found = cursor.next()
+        start = record.acknowledged + 1
+        with self._env.begin() as txn:
+            for batch in self._batches_from(txn, start) if unpaid > 0 else ():
+                for sequence, data in enumerate(self._page(txn, batch), batch.first):
+                    body = libipld.decode_dag_cbor(data)
+                    if sequence >= start and body["price"]["channel"] == text:
+                        yield Line(sequence, body["run"], int(body["price"]["amount"]))
+
+    def _batches_from(self, txn: lmdb.Transaction, number: int) -> Iterator[Batch]:
+        """Yield the batch that holds receipt `number`, and all after it."""
+        cursor = txn.cursor(self._batches)
+        key = _key(number)
+        found = (cursor.set_range(key) and cursor.key() == key) or cursor.prev() or cursor.first()
+        while found:
+            yield msgspec.msgpack.decode(cursor.value(), type=Batch)
+            found = cursor.next()
+
+    def _page(self, txn: lmdb.Transaction, batch: Batch) -> list[bytes]:
+        """Return the bodies of a batch."""
+        data = txn.get(_key(batch.first), db=self._pages)
+        if data is None:
+            raise CorruptionError("a batch lacks its receipts", hint="restore the node's home")
+        return msgspec.msgpack.decode(data, type=list[bytes])
+
+    def _place(self, txn: lmdb.Transaction, run: str) -> int | None:
+        """Return the number of a run's receipt."""
+        name = run.encode()[:_RUN_BYTES_MAX]
+        tail = name[-_TAIL_BYTES:]
+        known = bytes(txn.get(name[:-_TAIL_BYTES] or tail, b"", db=self._places))
+        for at in range(0, len(known), _PLACE_BYTES):
+            if known[at : at + _TAIL_BYTES] == tail:
+                return _number(known[at + _TAIL_BYTES : at + _PLACE_BYTES])
+        return None
 
     def receipt(self, run: str) -> Receipt:
         """Return the signed receipt of a durable run; raise NotFoundError."""
         with self._env.begin() as txn:
-            key = txn.get(run.encode()[:256], db=self._runs)
-            if key is None:
+            number = self._place(txn, run)
+            if number is None:
                 raise NotFoundError(
                     f"no receipt of run {run[:80]!r} here",
                     hint="receipts are kept by the node that ran it, for a bounded time",
                 )
-            batch = self._batch_of(txn, key)
-            bodies = [
-                bytes(txn.get(number.to_bytes(_SEQUENCE_BYTES, "big"), db=self._bodies) or b"")
-                for number in range(batch.first, batch.first + batch.count)
-            ]
-        index = int.from_bytes(key, "big") - batch.first
+            batch = next(self._batches_from(txn, number))
+            bodies = self._page(txn, batch)
+        index = number - batch.first
         leaves = [merkle.leaf_hash(body) for body in bodies]
         return assemble(
             bodies[index], self._key.public, batch.sequence, batch.previous,
             leaves, index, batch.signature,
         )  # fmt: skip
 
-    def _batch_of(self, txn: lmdb.Transaction, key: bytes) -> Batch:
-        cursor = txn.cursor(db=self._batches)
-        if not (cursor.set_range(key) and cursor.key() == key) and not cursor.prev():
-            raise CorruptionError("a receipt belongs to no batch", hint="restore the node's home")
-        return msgspec.msgpack.decode(cursor.value(), type=Batch)
-
     def is_durable(self, run: str) -> bool:
         """Tell whether the receipt of `run` is on disk."""
-        with self._env.begin(db=self._runs) as txn:
-            return txn.get(run.encode()[:256]) is not None
+        with self._env.begin() as txn:
+            return self._place(txn, run) is not None
 
     def vouchers(self) -> list[tuple[bytes, int, bytes]]:
         """Return (channel, cumulative, signature) of every channel's latest voucher."""
@@ -295,3 +337,24 @@ class ReceiptLog:
     def close(self) -> None:
         """Close the environment; pending runs must have been flushed."""
         self._env.close()
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(_SEQUENCE_BYTES, "big")
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key, "big")
+
+
+def _places(first: int, runs: list[Pending]) -> dict[bytes, dict[bytes, bytes]]:
+    """Return each run's number by the two parts of its id: the name of its page, and its tail."""
+    pages: dict[bytes, dict[bytes, bytes]] = {}
+    for number, entry in enumerate(runs, first):
+        run = entry.run.encode()
+        name, tail = run[:-_TAIL_BYTES], run[-_TAIL_BYTES:]
+        page = pages.get(name)
+        if page is None:
+            page = pages[name] = {}
+        page.setdefault(tail, number.to_bytes(_SEQUENCE_BYTES, "big"))
+    return pages
