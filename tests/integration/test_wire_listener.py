@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import time
 
 import pytest
 import websockets
@@ -244,6 +246,58 @@ async def test_connections_over_the_limit_are_told_so():
                 assert (await third.response())[0] == 503
             assert (await first.ask(GET % b"x"))[0] == 200
         assert listener.counters.refused == 1
+
+
+async def test_who_only_waits_makes_room_for_newcomers_and_who_is_served_does_not():
+    async with wire(hello, echo_app, connections_max=4, room_s=0.3) as listener:
+        async with contextlib.AsyncExitStack() as stack:
+            silent, slow, busy, idle = [
+                await stack.enter_async_context(client(listener.port)) for _ in range(4)
+            ]
+            await slow.send(b"GET /x HT")
+            await busy.send(b"POST /asgi HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab")
+            await idle.ask(GET % b"x")
+            waited = listener.now + 0.8
+            async with asyncio.timeout(WAIT_S):
+                while listener.now < waited:
+                    await asyncio.sleep(0.05)
+            for _ in range(3):
+                newcomer = await stack.enter_async_context(client(listener.port))
+                assert (await newcomer.ask(GET % b"x"))[0] == 200
+            for left in (silent, slow, idle):
+                assert await left.ended() == b""
+            await busy.send(b"cde")
+            assert (await busy.response())[0] == 200
+            assert listener.counters.made_room == 3
+            assert listener.counters.refused == 0
+
+
+async def test_far_over_the_limit_connections_are_closed_without_a_word():
+    async with wire(hello, connections_max=1, refusals_max=2) as listener:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(client(listener.port)) for _ in range(6)]
+            said = [await c.ended() for c in clients[1:]]
+        assert [part[:12] for part in said] == [b"HTTP/1.1 503"] * 2 + [b""] * 3
+
+
+async def test_a_flood_of_pipelined_requests_is_answered_in_turns():
+    count = 10_000  # more bytes than may be held
+    async with wire(hello) as listener:
+        async with client(listener.port) as flood, client(listener.port) as other:
+            await flood.ask(GET % b"x")
+            sending = asyncio.create_task(flood.send(GET % b"x" * count))
+            assert (await other.ask(GET % b"x"))[0] == 200
+            for _ in range(count):
+                assert (await flood.response())[0] == 200
+            await sending
+            assert (await flood.ask(GET % b"x"))[0] == 200
+
+
+async def test_empty_lines_before_a_request_cost_next_to_nothing():
+    async with wire(hello) as listener, client(listener.port) as c:
+        started = time.process_time()
+        assert (await c.ask(b"\r\n" * 500_000 + GET % b"x"))[0] == 200
+        assert time.process_time() - started < 1.0
 
 
 async def test_websockets_reach_the_asgi_app():

@@ -8,8 +8,10 @@ listener's one timer calls `sweep`.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _END: Final = b"\r\n\r\n"
 _TUNNEL: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")  # all in one step, because each is a copy
 _LOG = logging.getLogger(__name__)
 
 
@@ -67,8 +70,12 @@ class Connection(HttpToolsProtocol):
         """Take the connection, or turn it away when there are too many."""
         super().connection_made(transport)
         self.counters.connections += 1
-        if len(self.connections) > self.limits.connections_max:
+        excess = len(self.connections) - self.listener.connections_max
+        if excess > 0 and not self.listener.make_room():
             self.counters.refused += 1
+            if excess > self.limits.refusals_max:
+                self.abort()
+                return
             self.say_and_close(
                 BusyError("this listener has no free connections", hint="try again shortly")
             )
@@ -210,15 +217,32 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def own_socket(self) -> socket.socket:
-        """Return a duplicate of the connection's socket for direct sends; closed with it."""
+        """Return a duplicate of the connection's socket for direct sends; closed with it.
+
+        Raises OSError when too few descriptors are left for it.
+        """
         if self._socket is None:
             number = os.dup(self.transport.get_extra_info("socket").fileno())
+            if number >= self.listener.files_max:  # the lowest free one is always taken
+                os.close(number)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._socket = socket.socket(fileno=number)
         return self._socket
 
     def asgi_feed(self, data: bytes) -> None:
         """Give checked bytes to uvicorn's parser."""
         super().data_received(data)
+
+    def waiting_since(self) -> float | None:
+        """Return since when this only waits for a request or the rest of its head; None if not.
+
+        Streams of a multiplexed connection take no descriptor, so they need make no room.
+        """
+        if self.work is not None or self.flow.write_paused or self.transport.is_closing():
+            return None
+        if self.transport.get_extra_info("socket") is None:
+            return None
+        return self._head_since if self.held else self.seen
 
     # What the listener's timer calls.
 
@@ -251,7 +275,7 @@ class Connection(HttpToolsProtocol):
     # Reading requests.
 
     def _read_requests(self, data: bytes) -> None:
-        while True:
+        for _ in range(self.limits.requests_per_turn):
             end = data.find(_END)
             if end < 0 or data[0] == 0x0D:
                 data = self._incomplete(data)
@@ -269,6 +293,8 @@ class Connection(HttpToolsProtocol):
                 self.hold(rest)
                 return
             data = rest
+        self.hold(data)
+        self._resume_soon()
 
     def _answer(self, block: bytes, rest: bytes) -> bool:
         """Answer one request; True when `rest` holds the next one and the turn is its."""
@@ -354,7 +380,7 @@ class Connection(HttpToolsProtocol):
     def _incomplete(self, data: bytes) -> bytes:
         """Hold part of a head; return bytes only when leading empty lines were skipped."""
         if data[:2] == b"\r\n":  # RFC 9112, 2.2
-            return data[2:]
+            return _EMPTY_LINES.sub(b"", data, count=1)
         if data[:1] == b"\r" and len(data) > 1:
             self.counters.malformed += 1
             self.say_and_close(MalformedError("this is not HTTP/1.1", hint="send CRLF line ends"))
@@ -388,6 +414,8 @@ class Connection(HttpToolsProtocol):
             data, self.held = self.held, b""
             self._head_since = self.listener.now
             self._read_requests(data)
+            if self.work is None and len(self.held) <= self.limits.pipelined_bytes_max:
+                self.flow.resume_reading()
 
 
 def _check_proxied(head: RequestHead, is_own: Callable[[bytes], bool] | None) -> None:

@@ -11,6 +11,7 @@ class Counters:
         "bytes_out",
         "client_gone",
         "connections",
+        "made_room",
         "malformed",
         "refused",
         "requests",
@@ -24,6 +25,7 @@ class Counters:
         self.requests = 0
         self.connections = 0
         self.refused = 0  # connections turned away at the limit
+        self.made_room = 0  # connections closed at the limit because they only waited
         self.malformed = 0
         self.timeouts = 0
         self.client_gone = 0

@@ -7,8 +7,10 @@ import contextlib
 import errno
 import functools
 import os
+import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     Route = Callable[[RequestHead], Answer]
 
 _BACKLOG = 1024
+_ROOM_PER_TICK = 1024  # connections that may make room between two looks at all of them
 
 
 class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,9 @@ class Listener:
         self._server = uvicorn.Server(self._uvicorn_config(app))
         self._main: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.connections_max, self.files_max = _bounds(config.limits.connections_max)
+        self._waiting: list[tuple[float, Connection]] = []
+        self._looked = 0.0
 
     @property
     def port(self) -> int:
@@ -126,6 +132,34 @@ class Listener:
         for number in self.sockets:
             number.close()
 
+    def make_room(self) -> bool:
+        """Close the connection that has waited longest; False when none has waited `room_s`.
+
+        So whoever keeps many connections open, and says nothing on them, shuts nobody out.
+        """
+        while self._waiting or self._look_for_waiting():
+            since, connection = self._waiting.pop()
+            if connection.waiting_since() == since:
+                self.counters.made_room += 1
+                connection.transport.close()
+                return True
+        return False
+
+    def _look_for_waiting(self) -> bool:
+        """Find who waits; once a tick, since it means to look at all connections."""
+        if self._looked == self.now:
+            return False
+        self._looked = self.now
+        found: list[tuple[float, Connection]] = []
+        for connection in self._server.server_state.connections:
+            if isinstance(connection, Connection):
+                since = connection.waiting_since()
+                if since is not None and self.now - since > self.limits.room_s:
+                    found.append((since, connection))
+        found.sort(key=lambda pair: pair[0])
+        self._waiting = found[:_ROOM_PER_TICK][::-1]
+        return bool(self._waiting)
+
     def _tick(self) -> None:
         """Move the coarse clock and walk all connections for passed deadlines."""
         self.now = time.monotonic()
@@ -163,6 +197,17 @@ class Listener:
             await app(scope, receive, counting_send)
 
         return counted
+
+
+def _bounds(connections_max: int) -> tuple[int, int]:
+    """Fit the number of connections to this process's descriptors, some of which are for files.
+
+    Also returns the descriptor from which on connections take no second one.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections_max, sys.maxsize
+    return min(connections_max, soft - soft // 4), soft - soft // 16
 
 
 def bind(address: str) -> socket.socket:

@@ -4,7 +4,8 @@ uvloop has no `loop.sendfile`, so the connection's own socket is used: a duplica
 descriptor is watched for writability while the transport stands still. Head and first bytes leave
 in one segment (MSG_MORE). Each turn of the event loop sends at most `TURN_BYTES_MAX`, so one large
 download does not starve the other connections. A stream of a multiplexed connection has no socket
-of its own: there the bytes are read and written in pieces of `COPY_BYTES_MAX`.
+of its own: there the bytes are read and written in pieces of `COPY_BYTES_MAX`, and so they are
+when this process has no descriptor left for the duplicate.
 """
 
 from __future__ import annotations
@@ -102,8 +103,13 @@ class SendFile(Work):
         self._connection.transport.set_write_buffer_limits(high=0)
 
     def _begin(self) -> None:
-        self._socket = self._connection.own_socket()
-        self._turn()
+        try:
+            self._socket = self._connection.own_socket()
+        except OSError:  # no descriptor is free for a second way to the socket
+            self._copying = True
+            self._copy()
+        else:
+            self._turn()
 
     def _turn(self) -> None:
         """Send one bounded piece, then wait until the socket takes more."""
