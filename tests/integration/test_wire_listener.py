@@ -293,6 +293,18 @@ async def test_a_flood_of_pipelined_requests_is_answered_in_turns():
             assert (await flood.ask(GET % b"x"))[0] == 200
 
 
+async def test_a_client_that_floods_first_and_reads_later_gets_every_answer():
+    count, answer = 8000, Ready.of(200, [], bytes(4000))
+    async with wire(lambda head: answer) as listener, client(listener.port) as flood:
+        flood.writer.write(GET % b"x" * count)
+        async with asyncio.timeout(WAIT_S):
+            while listener.counters.requests < 1000:  # its answers fill all buffers
+                await asyncio.sleep(0.01)
+        for _ in range(count):
+            assert len((await flood.response())[2]) == 4000
+        assert (await flood.ask(GET % b"x"))[0] == 200
+
+
 async def test_empty_lines_before_a_request_cost_next_to_nothing():
     async with wire(hello) as listener, client(listener.port) as c:
         started = time.process_time()
