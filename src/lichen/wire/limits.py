@@ -11,7 +11,7 @@ MIB = 1024 * KIB
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one listener. Times are seconds and checked every `TICK_S`."""
 
-    connections_max: int = 4096  # beyond it, those that wait make room; else they are told so
+    connections_max: int = 12_288  # beyond it, those that wait make room; else they are told so
     refusals_max: int = 512  # connections being told that there is no room; more are just closed
     requests_per_turn: int = 64  # of one connection, before others have their turn
     head_bytes_max: int = 32 * KIB
