@@ -4,10 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lichen.content import CID, RAW
+from lichen.content.cid import SHA2_512
 from lichen.gateway.names import GATEWAY, Hosts, Name, split_app_path
 
 HOSTS = Hosts(("localhost", "Example.org"), ["Docs.test"])
 CID_TEXT = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
+MOVED = Name("moved", CID.parse(CID_TEXT).to_base36(), CID_TEXT)
+LONG = str(CID(RAW, bytes(64), SHA2_512))
 
 
 @pytest.mark.parametrize(
@@ -27,8 +31,12 @@ CID_TEXT = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
         (b"docs.example.net.ipns.Example.org", Name("ipns", "docs.example.net")),
         (b"docs.test:80", Name("domain", "docs.test")),
         (b"other.test", GATEWAY),
-        (b"localhost", GATEWAY),
-        (b"example.org:8080", GATEWAY),
+        (b"localhost", Name("gateway", "localhost")),
+        (b"example.org:8080", Name("gateway", "example.org")),
+        (b"%b.ipfs.localhost" % CID.parse(CID_TEXT).to_base36().encode(), MOVED),
+        (b"%b.ipfs.localhost" % CID_TEXT.upper().encode(), Name("ipfs", CID_TEXT)),
+        (b"%b.ipfs.localhost" % LONG.encode(), Name("long", LONG)),
+        (b"nonsense.ipfs.localhost", Name("ipfs", "nonsense")),
         (b"127.0.0.1:8080", GATEWAY),
         (b"hello.app.elsewhere.net", Name("domain", "hello.app.elsewhere.net")),
         (b"hello.app.localhost.evil.net", Name("domain", "hello.app.localhost.evil.net")),

@@ -36,6 +36,7 @@ from lichen.cdn.site import (
     find,
     load_headers,
 )
+from lichen.cdn.uri import ready, refuse_or_route
 from lichen.cdn.wanted import Form, read_wanted
 from lichen.content import CID, MissingBlockError, need_block
 from lichen.errors import LichenError, UserError
@@ -129,7 +130,7 @@ class Shelf:
                 raise NotFlatError(f"{cid} is too large for a page of status {found.status}")
             body = flat.pread(flat.size)
         block = headers_of(found, f"/ipfs/{root}", cache, rules, is_shared=is_shared, start=body)
-        return _ready(found.status, b"etag: %b\r\n%b" % (etag_of(found), block), body)
+        return ready(found.status, b"etag: %b\r\n%b" % (etag_of(found), block), body)
 
     def block(self, cid: CID, chosen_at: str | None = None) -> ContentEntry:
         """Make the entry of one block as `application/vnd.ipld.raw`.
@@ -157,7 +158,7 @@ class ContentRouter:
         try:
             return self._answer(head, head.target, None)
         except LichenError as error:
-            return refusal(error, head)
+            return refuse_or_route(error, head)
 
     def answer_host(self, head: RequestHead, label: str) -> Answer:
         """Answer at a host that stands for the content `label`."""
@@ -229,7 +230,7 @@ class ContentRouter:
         root, is_host = place.root, place.kind == "host"
         found = find(self._store, root, place.path)
         if isinstance(found, Moved):
-            return _ready(found.status, moved_lines(found, place.prefix, place.cache))
+            return ready(found.status, moved_lines(found, place.prefix, place.cache))
         if found is None and not is_host:
             raise nothing_at(root, place.path)
         if not isinstance(found, Found):
@@ -260,11 +261,6 @@ def _form_of(accept: bytes) -> Form | None:
     except UserError:
         return None
     return Form.PLAIN if wanted.form is Form.PLAIN and not wanted.as_json else None
-
-
-def _ready(status: int, lines: bytes, body: bytes = b"") -> Ready:
-    parts = (line.partition(b": ") for line in lines.split(b"\r\n") if line)
-    return Ready.of(status, [(name, value) for name, _, value in parts], body)
 
 
 def _let_go(flat: StoredFile) -> None:

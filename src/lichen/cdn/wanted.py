@@ -60,8 +60,8 @@ class Wanted(msgspec.Struct, frozen=True):
 
     `explicit` tells that the form was named by `?format=`. `filename` and `is_download` are what
     the client wants to call it, and whether to save it rather than show it. `takes` are the media
-    types of its `Accept` field, which decide how documents are shown where no form is named. `query` is
-    what redirects pass on.
+    types of its `Accept` field, which decide how documents are shown where no form is named.
+    `query` is what redirects pass on.
     """
 
     form: Form = Form.PLAIN

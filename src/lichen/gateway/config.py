@@ -30,6 +30,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `names` are keys of the vault whose IPNS records are signed again before they end. `dnslink`
     tells whether domains are looked up in DNS, at `dns_servers` (an address each, or address:port;
     the machine's own without any); `dnslinks` maps hosts to content paths and wins over DNS.
+
+    `trusted_proxies` are addresses or networks of reverse proxies in front (`127.0.0.1`): what they
+    say by X-Forwarded-Host and X-Forwarded-Proto decides where paths of content are redirected.
     """
 
     network: str
@@ -53,6 +56,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     dnslink: bool = True
     dns_servers: tuple[str, ...] = ()
     dnslinks: dict[str, str] = {}
+    trusted_proxies: tuple[str, ...] = ()
 
     @property
     def reached_at(self) -> str:

@@ -11,14 +11,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lichen.cdn.formats import decode_path, split_content_path
-from lichen.cdn.forms.base import Place
+from lichen.cdn.forms.base import Links, Place
+from lichen.cdn.refusal import refusal
 from lichen.cdn.serve import READ_METHODS, TO_ASGI, NotFlatError
+from lichen.cdn.uri import refuse_or_route
 from lichen.content import CID, MissingBlockError
-from lichen.errors import NotFoundError
+from lichen.errors import LichenError, NotFoundError
 from lichen.gateway.apps import SITE_CACHE
 from lichen.gateway.call import Call
 from lichen.gateway.named import PREFIX as NAME_PREFIX
-from lichen.gateway.names import APP_PREFIX, Hosts, split_app_path
+from lichen.gateway.names import APP_PREFIX, GATEWAY, Hosts, split_app_path
+from lichen.gateway.subdomains import Subdomains, too_long
 from lichen.wire import Asgi, ContentEntry, content_answer
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from lichen.gateway.apps import Apps
     from lichen.gateway.config import GatewayConfig
     from lichen.gateway.named import Asked, Named
+    from lichen.gateway.names import Name
     from lichen.gateway.placer import Placer
     from lichen.wire import Answer, RequestHead
 
@@ -49,6 +53,8 @@ class Front:
         named: Named,
     ) -> None:
         self._hosts = Hosts(config.hosts, config.dnslinks)
+        self._subdomains = Subdomains(self._hosts, config.trusted_proxies)
+        self._addresses = (b"localhost", b"127.0.0.1", config.listen.rpartition(":")[0].encode())
         self._domain = config.hosts[0].encode()
         self._apps = apps
         self._content = content
@@ -60,27 +66,55 @@ class Front:
     def route(self, head: RequestHead) -> Answer:
         """Answer a request, or leave it to the ASGI app."""
         name = self._hosts.read(head.host)
-        if name.kind == "app":
-            return self._app(name.value, head, head.target, None)
-        if name.kind == "ipfs":
-            return self._content.answer_host(head, name.value)
-        if name.kind == "ipns":
-            return self._named.answer_label(head, name.value)
-        if name.kind == "domain":
-            answer = self._named.answer_domain(head, name.value)
+        if name is not GATEWAY or self._is_forwarded(head):
+            kind = name.kind
+            if kind == "app":
+                return self._app(name.value, head, head.target, None)
+            if kind == "ipfs":
+                return self._content.answer_host(head, name.value)
+            answer = self._at_host(head, name)
             if answer is not None:
                 return answer
         path = head.path
         if path.startswith(b"/ipfs/"):
             return self._content.answer(head)
         if path.startswith(NAME_PREFIX):
-            return self._named.answer_path(head)
+            return self._by_name(head)
         if path.startswith(APP_PREFIX):
             found = split_app_path(head.target)
             if found is not None:
                 app, target = found
                 return self._app(app, head, target, self._host_of(app, head.host))
         return Asgi(self._upload_bytes_max) if path == b"/api/v1/content" else None
+
+    def _is_forwarded(self, head: RequestHead) -> bool:
+        return self._subdomains.has_proxies and head.block.find(b"orwarded-") >= 0
+
+    def _at_host(self, head: RequestHead, name: Name) -> Answer:
+        """Answer what only certain hosts have; None for what all have."""
+        if name.kind == "ipns":
+            return self._named.answer_label(head, name.value)
+        try:
+            if name.kind == "moved":
+                return self._subdomains.canonical(head, name.value, name.to)
+            if name.kind == "long":
+                raise too_long(name.value)
+            moved = self._subdomains.answer(head, name.value if name.kind == "gateway" else "")
+        except LichenError as error:
+            return refusal(error, head)
+        if moved is None and name.kind == "domain":
+            return self._named.answer_domain(head, name.value)
+        return moved
+
+    def _by_name(self, head: RequestHead) -> Answer:
+        try:
+            return self._named.answer_path(head)
+        except LichenError as error:
+            return refuse_or_route(error, head)
+
+    def is_own(self, host: bytes) -> bool:
+        """Tell whether clients that use the gateway as their proxy may ask for a host."""
+        return self._hosts.is_own(host) or host.partition(b":")[0] in self._addresses
 
     @property
     def names(self) -> Names:
@@ -108,12 +142,18 @@ class Front:
         if name.kind == "app":
             return self._site_place(name.value, path, "")
         if name.kind == "ipfs":
-            return Place(CID.parse(name.value), decode_path(path), "host")
+            return self._host_place(host, name.value, path)
         if path.startswith(b"/ipfs/"):
             root, below = split_content_path(path)
             return Place(root, below, prefix=f"/ipfs/{root}")
         found = split_app_path(path)
         return self._site_place(found[0], found[1], f"/app/{found[0]}") if found else None
+
+    def _host_place(self, host: bytes, label: str, path: bytes) -> Place:
+        root = CID.parse(label)
+        base = "//" + host.decode("latin-1")[len(label) + len(".ipfs.") :]
+        links = Links(f"{base}/ipfs/{root}", f"{base}/ipfs/")
+        return Place(root, decode_path(path), "host", links=links)
 
     def _site_place(self, app: str, path: bytes, prefix: str) -> Place:
         routes = self._apps.get(app)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from lichen.cdn.dnslink import dns_name
+from lichen.content import CID
+from lichen.errors import UserError
+from lichen.gateway.subdomains import LabelTooLongError, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,11 +24,14 @@ HOST_BYTES_MAX = 260  # a DNS name with a port; longer ones are no key for a cac
 class Name(msgspec.Struct, frozen=True):
     """What a host stands for; `value` is the app's name, the CID's text, or the name's label.
 
-    A `domain` (which is the value) is none of the gateway's own, and may have a DNSLink.
+    A `domain` (which is the value) is none of the gateway's own, and may have a DNSLink. A
+    `gateway` with a value is one of its domains, without one an address. `moved` is a CID in
+    another spelling than its host has, which is `to`; a `long` one has no host.
     """
 
-    kind: Literal["app", "ipfs", "ipns", "domain", "gateway"]
+    kind: Literal["app", "ipfs", "ipns", "domain", "gateway", "moved", "long"]
     value: str = ""
+    to: str = ""
 
 
 GATEWAY = Name("gateway")
@@ -46,6 +52,11 @@ class Hosts:
         """Return what a Host field stands for."""
         return self._kept(host) if len(host) <= HOST_BYTES_MAX else GATEWAY
 
+    def is_own(self, host: bytes) -> bool:
+        """Tell whether a host (lower-case, perhaps with a port) is the gateway's by its name."""
+        name = self.read(host)
+        return bool(name.value) and (name.kind != "domain" or name.value in self._mapped)
+
     def _read(self, host: bytes) -> Name:
         name = host.decode("latin-1").lower()
         if not name.startswith("["):
@@ -56,13 +67,23 @@ class Hosts:
                 if kind == "app" and _APP.fullmatch(label):
                     return Name("app", label)
                 if kind == "ipfs" and label and "." not in label:
-                    return Name("ipfs", label)
+                    return _name_of_cid(label)
                 if kind == "ipns" and label:  # a domain need not be inlined into one label
                     return Name("ipns", label)
         if "." + name in self._hosts:
-            return GATEWAY
+            return Name("gateway", name)
         domain = name if name in self._mapped else dns_name(name)
         return GATEWAY if domain is None else Name("domain", domain)
+
+
+def _name_of_cid(label: str) -> Name:
+    try:
+        host = label_of(CID.parse(label))
+    except LabelTooLongError:
+        return Name("long", label)
+    except UserError:
+        return Name("ipfs", label)  # refused where it is answered
+    return Name("ipfs", label) if host == label else Name("moved", label, host)
 
 
 def split_app_path(target: bytes) -> tuple[str, bytes] | None:

@@ -264,7 +264,9 @@ class GatewayProcess:
             stack.push_async_callback(self.client.close)
             await stack.enter_async_context(self.replica)
             stack.push_async_callback(self._pay_last)
-            config = ListenerConfig(addresses=(self.config.listen,), name="gateway")
+            config = ListenerConfig(
+                addresses=(self.config.listen,), name="gateway", is_own=self.front.is_own
+            )
             self.listener = await stack.enter_async_context(
                 listening(config, self.front.route, before(self.front, self.delivery, self.asgi()))
             )

@@ -128,7 +128,12 @@ def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) ->
             "fault": bad[name],
         }
         write_config(folder.home(name), {**shared, **own})
-    front = {"key": GATEWAY, "listen": f"{HOST}:{port}", "private_nodes": True}
+    front = {
+        "key": GATEWAY,
+        "listen": f"{HOST}:{port}",
+        "private_nodes": True,
+        "trusted_proxies": [HOST],  # whoever is on this machine may put a server in front
+    }
     write_config(folder.home(GATEWAY), {**shared, **front})
     write_profile(folder, port, ledger)
 
