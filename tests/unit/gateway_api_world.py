@@ -2,8 +2,11 @@
 
 import asyncio
 
+import msgspec
+
 from lichen.cdn.name_store import NameStore
 from lichen.cdn.names import Names
+from lichen.content import V0_2015, V1_2025
 from lichen.content.cid import CID, RAW
 from lichen.content.store import BlockStore
 from lichen.gateway.api.app import create_api
@@ -49,6 +52,8 @@ OWNER, NODE, GATEWAY, POOR = (
 TREASURY = Address(b"\x77" * 20)
 PRICES = Prices(Amount(10), Amount(20), Amount(30), Amount(40), Amount(50))
 CAPACITY = Capacity(4, 1024, 2**30)
+SMALL_CHUNKS = msgspec.structs.replace(V1_2025, chunk_bytes=1 << 17)
+SMALL_WRAPPED_CHUNKS = msgspec.structs.replace(V0_2015, chunk_bytes=1 << 17)
 RECEIPT = b'{"receipt": "exactly these bytes"}'
 
 
@@ -108,6 +113,8 @@ class World:
         self.gateway = GATEWAY.address
         self.hosts = frozenset({"gateway.test", "127.0.0.1", "g"})
         self.upload_bytes_max = 100_000
+        self.account_bytes_max = 1 << 20
+        self.network_blocks = {}
         self.clock_ms = NOW_MS
         self.nonces = NonceCache(started_ms=NOW_MS)
         self.health = {}
@@ -153,6 +160,9 @@ class World:
 
     async def resolve_name(self, name):
         return await self.names.resolve(name)
+
+    async def fetch(self, cid, bytes_max):
+        await asyncio.to_thread(self.store.put_blocks, list(self.network_blocks.items()))
 
     def run_record(self, run):
         return self.runs.get(run)

@@ -18,8 +18,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB, IDENTITY
-from lichen.content.dag import links_of
+from lichen.content.cid import CID, IDENTITY
+from lichen.content.dag import LINKED_CODECS, links_of
 from lichen.content.index import file_of, is_run
 from lichen.content.scratch import ScratchTable
 from lichen.errors import UserError
@@ -37,7 +37,7 @@ FILES_DROPPED_MAX = 16_384  # before their entries are swept
 BLOCKS_SEEN_PER_STEP = 1024
 BLOCKS_PER_STEP = 256
 BLOCKS_UNTIL_LOOK = 16  # blocks marked between two looks at the clock
-_CODEC_BITS = {DAG_PB: 2, DAG_CBOR: 4, DAG_JSON: 8}  # all others have no links
+_CODEC_BITS = {codec: 2 << place for place, codec in enumerate(LINKED_CODECS)}
 _NO_LINKS = 1
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from lichen.content import dag_cbor, dag_json, dag_pb
 from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB
 
+LINKED_CODECS = (DAG_PB, DAG_CBOR, DAG_JSON)
+
 
 def links_of(cid: CID, block: bytes) -> list[CID]:
     """Return the CIDs that a dag-pb, DAG-CBOR or DAG-JSON block links to; others have none.

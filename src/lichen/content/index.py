@@ -23,7 +23,7 @@ from lichen.content.pins import PinTables, PinWriter
 from lichen.errors import CorruptionError, MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 READERS_MAX = 1024
 TABLES_MAX = 8
@@ -247,9 +247,20 @@ class IndexWriter:
         if self._put_block(multihash, bytes((Form.INLINE,)) + data):
             self.used_delta += len(data)
 
-    def put_run(self, multihash: bytes, run: Run) -> None:
-        """Say in which flat file a leaf is."""
-        self._put_block(multihash, _RUN.pack(run.form, run.offset, run.length) + run.file)
+    def put_run(self, multihash: bytes, run: Run, instead_of: Collection[bytes] = ()) -> None:
+        """Say in which flat file a leaf is; not, where it is kept in another one already.
+
+        Unless that is one of `instead_of`. The index keeps no copy of it.
+        """
+        value = _RUN.pack(run.form, run.offset, run.length) + run.file
+        if self._put_block(multihash, value):
+            return
+        found = self._txn.get(multihash, db=self._blocks) or value
+        if not is_run(found):
+            self.used_delta -= len(found) - 1
+        elif file_of(found) not in instead_of:
+            return
+        self._txn.put(multihash, value, db=self._blocks)
 
     def _put_block(self, multihash: bytes, value: bytes) -> bool:
         if self._txn.put(multihash, value, db=self._blocks, overwrite=False):
@@ -277,14 +288,18 @@ class IndexWriter:
 
     def drop_files(self, files: Iterable[bytes]) -> None:
         """Forget flat files, and with them every block in them."""
-        gone = set()
-        for file in files:
-            value = self._txn.pop(file, db=self._files)
-            if value is not None:
-                self.used_delta -= _SIZE.unpack(value)[0]
-                self._txn.put(file, b"", db=self._gone)
-                gone.add(file)
+        gone = {file for file in files if self.drop_empty_file(file)}
+        for file in gone:
+            self._txn.put(file, b"", db=self._gone)
         self.dropped |= gone
+
+    def drop_empty_file(self, file: bytes) -> bool:
+        """Forget a flat file that no entry of a block speaks of; tell whether there was one."""
+        value = self._txn.pop(file, db=self._files)
+        if value is None:
+            return False
+        self.used_delta -= _SIZE.unpack(value)[0]
+        return True
 
     def forget_dropped(self, files: Iterable[bytes]) -> None:
         """Forget that flat files are gone: no entry speaks of them, or they are here again."""

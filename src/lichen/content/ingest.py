@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lichen.content.car import Readable
+    from lichen.content.pins import AccountPins
     from lichen.content.store import BlockStore
+    from lichen.content.weigh import Weight
 
 SMALL_FILE_BYTES_MAX = 64 * 1024  # files up to this live in the index: no fsync each, one read
 STAGED_BLOCKS_MAX = 1 << 20
@@ -38,6 +40,7 @@ SYNC_EVERY_BYTES = 16 << 20  # begin writing back early, so that the last fsync 
 AMPLIFICATION_MAX = 2  # blocks may be laid out as files of so many times the bytes received
 AMPLIFICATION_FREE_BYTES = 16 << 20
 AMPLIFICATION_FREE_LEAVES = 4096
+LEAF_CIDV1 = {Form.RAW: bytes((1, RAW)), Form.WRAPPED: bytes((1, DAG_PB))}
 
 
 class _Staged(msgspec.Struct, frozen=True):
@@ -83,6 +86,7 @@ class Ingest:
         self._received_blocks = 0
         self._laid_out_bytes = 0
         self._laid_out_leaves = 0
+        self._scattered: set[bytes] = set()
         self.relied_on: dict[bytes, CID] = {}
 
     def __enter__(self) -> Self:
@@ -108,6 +112,16 @@ class Ingest:
         """Return a block that is staged here or in the store."""
         staged = self._staged.get(cid.multihash)
         return self._store.get_block(cid) if staged is None else staged.read()
+
+    def size(self, cid: CID) -> int | None:
+        """Return the bytes of a block that is staged here or in the store, without reading it."""
+        staged = self._staged.get(cid.multihash)
+        return self._store.size(cid) if staged is None else staged.length
+
+    @property
+    def new_bytes(self) -> int:
+        """Return the bytes of what was staged: what the store did not have."""
+        return self._reserved_bytes
 
     def put_block(self, cid: CID, data: bytes) -> None:
         """Verify and stage a block; raise VerificationError, LimitError or DiskFullError."""
@@ -151,28 +165,42 @@ class Ingest:
             progress(len(head))
         return builder.finish()
 
-    def commit(self, pins: Iterable[CID] = ()) -> None:
-        """Make everything durable and visible, with `pins` pinned in the same transaction."""
-        pinned = list(pins)
+    def commit(self, pins: Iterable[CID] = (), of_account: AccountPins | None = None) -> None:
+        """Make everything durable and visible, with pins made in the same transaction.
+
+        Raises QuotaError when those of an account would be too heavy; then nothing is added.
+        """
+        pins = list(pins)
+        pinned = [*pins]
+        if of_account is not None:
+            pinned += [pin.cid for pin in of_account.pins]
         with disk_errors():
             self._lay_out_files()
             self._wait_for_syncs(0)
         added = [staged.cid for staged in self._staged.values()]
         self._store.commit_ingest(
             {file: flat.writer.path for file, flat in self._flats.items()},
-            lambda writer: self._write_index(writer, pinned),
+            lambda writer: self._write_index(writer, pins, of_account),
             [*pinned, *map(CID.decode, self._flats), *added],
+            self._scattered,
         )
 
-    def _write_index(self, writer: IndexWriter, pins: Iterable[CID]) -> None:
+    def _write_index(
+        self, writer: IndexWriter, pins: Iterable[CID], of_account: AccountPins | None
+    ) -> None:
         for file, flat in self._flats.items():
             writer.put_file(file, flat.writer.size)
             for multihash, form, offset, length in flat.runs:
-                writer.put_run(multihash, Run(form, file, offset, length))
+                writer.put_run(multihash, Run(form, file, offset, length), self._scattered)
+        for file in self._scattered:
+            writer.drop_empty_file(file)
         for multihash, staged in self._staged.items():
             writer.put_inline(multihash, staged.read())
         for cid in pins:
             writer.pins.put(cid)
+        if of_account is not None:
+            for pin in of_account.pins:
+                writer.pins.put_of(of_account.account, pin, of_account.bytes_max)
 
     # Staging
 
@@ -339,6 +367,23 @@ class Ingest:
         for flat in self._flats.values():
             for multihash, *_ in flat.runs:
                 self._staged.pop(multihash, None)
+
+    def gather(self, files: Iterable[CID], weight: Weight) -> None:
+        """Lay out files whose blocks are in the store one by one, where they came in parts.
+
+        Their leaves then are in the one file, and no longer by themselves. `weight` is of the DAG
+        that they are in: it bounds what is laid out.
+        """
+        self._received_bytes += weight.bytes
+        self._received_blocks += weight.blocks
+        for root in files:
+            if not self._store.has_flat(self, root):
+                self._lay_out_file(root)
+        for flat in self._flats.values():
+            for multihash, form, *_ in flat.runs:
+                leaf = LEAF_CIDV1[form] + multihash
+                if leaf not in self._flats and self._store.is_flat(leaf):
+                    self._scattered.add(leaf)
 
     def _lay_out_file(self, root: CID) -> None:
         """Write a file's content flat, if all of it is here and its sizes are honest."""

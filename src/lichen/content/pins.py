@@ -37,6 +37,14 @@ class Pin(msgspec.Struct, frozen=True):
     expires_ms: int = 0
 
 
+class AccountPins(msgspec.Struct, frozen=True):
+    """Pins to make for an account, of which all together may weigh `bytes_max`."""
+
+    account: bytes
+    pins: tuple[Pin, ...]
+    bytes_max: int | None = None
+
+
 class PinTables:
     """The open tables, read in transactions of the caller's."""
 

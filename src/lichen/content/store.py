@@ -33,6 +33,7 @@ from lichen.content.keeps import Keeps
 from lichen.content.profile import V1_2025, Profile
 from lichen.content.recent import Recent
 from lichen.content.tree import Added, TreeImport
+from lichen.content.weigh import Weight, weigh
 from lichen.errors import CorruptionError, UserError
 
 if TYPE_CHECKING:
@@ -323,6 +324,19 @@ class BlockStore:
         with self._index.read_pins() as txn:
             return self._index.pins.is_pinned(txn, cid)
 
+    def weigh(self, root: CID, bytes_max: int | None = None) -> Weight:
+        """Walk a DAG: what it weighs, what of it is missing, which of its files are large."""
+        return weigh(self, root, self.temporary_folder, bytes_max, SMALL_FILE_BYTES_MAX + 1)
+
+    def gather(self, weight: Weight) -> None:
+        """Lay out flat what of a DAG's files came in parts, where there is room for it."""
+        files = [cid for cid in weight.files if not self.is_flat(cid.as_v1().encode())]
+        if not files:
+            return
+        with contextlib.suppress(DiskFullError), self.ingest() as ingest:
+            ingest.gather(files, weight)
+            ingest.commit()
+
     def pin_for(self, account: bytes, pin: Pin, bytes_max: int | None = None) -> None:
         """Keep a DAG on an account, in place of its pin of the same CID.
 
@@ -422,7 +436,7 @@ class BlockStore:
 
     def _sweep(self, collection: Collection) -> None:
         """Delete a little, unless something came to be kept meanwhile."""
-        graves = []
+        graves: list[str] = []
         with self._write_lock:
             doomed = collection.choose()
             if not self._keeps.doom(frozenset(doomed.names)):
@@ -430,18 +444,25 @@ class BlockStore:
             try:
                 freed_bytes = self._drop(collection.phase, doomed.names)
                 if collection.phase is Phase.FILES:
-                    graves = [self._flats.bury(f, self.temporary_folder) for f in doomed.names]
+                    graves = self._bury(doomed.names)
             finally:
                 self._keeps.spare()
             swept = collection.deleted(doomed, freed_bytes)
             if swept:
                 with self._index.write() as writer:
                     writer.forget_dropped(swept)
-        for grave in graves:
-            if grave is not None:
-                os.unlink(grave)
+        self._unlink(graves)
         if self._waiting:  # locks are not fair: who waits would be overtaken again and again
             time.sleep(GIVE_WAY_S)
+
+    def _bury(self, files: Iterable[bytes]) -> list[str]:
+        graves = [self._flats.bury(file, self.temporary_folder) for file in files]
+        return [grave for grave in graves if grave is not None]
+
+    @staticmethod
+    def _unlink(graves: list[str]) -> None:
+        for grave in graves:
+            os.unlink(grave)
 
     def _drop(self, phase: Phase, names: list[bytes]) -> int:
         if not names:
@@ -491,6 +512,10 @@ class BlockStore:
         file = root.as_v1().encode()
         return self._index.file_bytes(file) is not None and not self._keeps.is_doomed(file)
 
+    def is_flat(self, file: bytes) -> bool:
+        """Tell whether the file of that root (binary CIDv1) is laid out flat."""
+        return self._index.file_bytes(file) is not None
+
     def reserve(self, size: int) -> None:
         """Set space aside; raise DiskFullError beyond the capacity."""
         with self._space_lock:
@@ -506,8 +531,12 @@ class BlockStore:
         temporaries: dict[bytes, str],
         write: Callable[[IndexWriter], None],
         added: list[CID],
+        scattered: set[bytes],
     ) -> None:
-        """Name the flat files, then tell the index in one transaction; `added` is what is new."""
+        """Name the flat files, then tell the index in one transaction.
+
+        `added` is what is new, `scattered` the files that the transaction drops.
+        """
         with disk_errors(), self._turn():
             placed: list[bytes] = []
             try:
@@ -525,5 +554,7 @@ class BlockStore:
                 raise
             self._keeps.keep(added)
             self._used_bytes = self._index.used_bytes()
+            graves = self._bury(scattered)
+        self._unlink(graves)
         self._recent.add_all(temporaries)
         self._recent.add_all(cid.multihash for cid in added)

@@ -22,6 +22,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     every `pay_ms`. With `private_nodes` it also dials nodes at loopback, private and link-local
     addresses: for networks on one machine or in one's own rooms, not for strangers' nodes.
 
+    `content_bytes_max` bounds the content store, what visitors had fetched included;
+    `account_bytes_max` what the pins of one account may weigh, `upload_bytes_max` one request.
+
     `public_url` is where strangers reach this gateway, as it tells IPFS clients that ask who has
     content (see `reached_at`). `routers` are delegated routers (URLs) that are asked for content
     and names that nobody in the network has: they learn what visitors look for, so there are none
@@ -48,6 +51,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     pay_ms: int = 250
     content_bytes_max: int = 50 * 2**30
     upload_bytes_max: int = 2 * 2**30
+    account_bytes_max: int = 10 * 2**30
     request_bytes_max: int = 100 * 2**20
     public_url: str = ""
     routers: tuple[str, ...] = ()

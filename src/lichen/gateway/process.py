@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from lichen.cdn.names import Resolved
+    from lichen.content import CID
     from lichen.gateway.placement import Health
     from lichen.identity import PrivateKey
     from lichen.ledger.blocks import Block
@@ -86,6 +87,7 @@ class GatewayProcess:
         self.gateway = key.address
         self.hosts = _names(config)
         self.upload_bytes_max = config.upload_bytes_max
+        self.account_bytes_max = config.account_bytes_max
         self.client = LedgerClient(config.ledger)
         self.replica = Follower(Path(home, "ledger"), config.ledger, genesis)
         self.submitter = Submitter(key, genesis, self.client, self.replica)
@@ -145,6 +147,10 @@ class GatewayProcess:
     async def resolve_name(self, name: str) -> Resolved:
         """Return what a mutable name stands for."""
         return await self.names.names.resolve(name)
+
+    async def fetch(self, cid: CID, bytes_max: int) -> None:
+        """Bring the whole DAG below a CID into the store."""
+        await self.fetcher.fetch(cid, bytes_max)
 
     def run_record(self, run: str) -> RunRecord:
         """Return a run's record; raise NotFoundError."""

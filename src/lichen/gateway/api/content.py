@@ -1,21 +1,24 @@
-"""Content on its way in, as a signed CAR, and what is known about what is here."""
+"""Content on its way in, as a signed CAR or several, and what of it is pinned."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
 import contextlib
+import functools
 import hashlib
 from typing import TYPE_CHECKING
 
 import anyio.from_thread
 import anyio.to_thread
 
-from lichen.content import cid as cids
-from lichen.content.blocks import MissingBlockError
-from lichen.gateway.api import parameters, signed
+from lichen.content.car import HEADER_BYTES_MAX, CarReader
+from lichen.content.cid import CID, IDENTITY
+from lichen.content.pins import AccountPins, Pin, over_quota
+from lichen.content.weigh import BLOCK_OVERHEAD_BYTES, weigh
+from lichen.gateway.api import parameters, signed, storage
 from lichen.gateway.api.errors import MediaTypeError
-from lichen.gateway.api.views import ContentView, Uploaded
+from lichen.gateway.api.views import Uploaded
 from lichen.wire.errors import BodyTooLargeError, BusyError, MalformedError
 
 if TYPE_CHECKING:
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from lichen.content.store import BlockStore
+    from lichen.content.disk import QuotaError
+    from lichen.content.ingest import Ingest
     from lichen.gateway.api.context import ApiContext
     from lichen.identity import Address
     from lichen.identity.http_signature import VerifiedSignature
@@ -32,13 +36,8 @@ MEDIA_TYPE = "application/vnd.ipld.car"
 UPLOADS_MAX = 16
 UPLOADS_PER_ACCOUNT_MAX = 4
 SILENCE_S_MAX = 30.0
-CODECS = {
-    cids.RAW: "raw",
-    cids.DAG_PB: "dag-pb",
-    cids.DAG_CBOR: "dag-cbor",
-    cids.JSON: "json",
-    cids.DAG_JSON: "dag-json",
-}
+LEASE_MS = 86_400_000  # how long what is not whole is kept
+FRAMED_MAX = 2  # times the bytes of its blocks that a CAR may be announced to have
 
 
 class Uploads:
@@ -54,15 +53,23 @@ class Uploads:
         self._uploads_per_account_max = uploads_per_account_max
 
     async def receive(self, context: ApiContext, request: Request) -> Uploaded:
-        """Store the blocks of a CAR, signed by an account; answers when they are on disk."""
+        """Store and pin the blocks of a CAR, signed by an account; answers when they are on disk.
+
+        With part=1 it is one of several: its roots are kept for a day, until they are pinned.
+        """
         if request.headers.get("content-type") != MEDIA_TYPE:
             raise MediaTypeError(f"content is sent as {MEDIA_TYPE}")
         signature = signed.verify(context, request)
         if parameters.announced_bytes(request) > context.upload_bytes_max:
             raise _too_large(context.upload_bytes_max)
+        is_part = parameters.flag(request, "part")
         stream = _BodyStream(request.stream(), signature, context.upload_bytes_max)
-        with self._slot(signature.key.address):
-            return await anyio.to_thread.run_sync(_import, context.store, stream)
+        account = signature.key.address
+        room = _Room(context, account, parameters.announced_bytes(request))
+        with self._slot(account):
+            return await anyio.to_thread.run_sync(
+                functools.partial(_import, context, account, stream, room, is_part=is_part)
+            )
 
     @contextlib.contextmanager
     def _slot(self, account: Address) -> Iterator[None]:
@@ -83,19 +90,75 @@ class Uploads:
             self._running += collections.Counter()  # drops the zeros
 
 
-async def show(context: ApiContext, request: Request) -> ContentView:
-    """Return what this gateway's store knows about a CID."""
-    cid = parameters.cid(request)
-    size = context.store.size(cid)
-    if size is None:
-        raise MissingBlockError(cid)
-    return ContentView(cid, size, CODECS.get(cid.codec, f"0x{cid.codec:x}"))
+class _Room:
+    """What an upload may still bring: nothing is read past an account's quota."""
+
+    def __init__(self, context: ApiContext, account: Address, announced_bytes: int) -> None:
+        self._context = context
+        self._account = account
+        self._announced_bytes = announced_bytes
+        self._left = 0
+
+    def open(self, roots: tuple[CID, ...]) -> None:
+        """Begin with what is free, counting as free what these roots weigh now."""
+        self._left = storage.quota_left(self._context, self._account, roots)
+        if self._announced_bytes > FRAMED_MAX * self._left + HEADER_BYTES_MAX:
+            raise self._refusal(self._announced_bytes)
+
+    def take(self, size: int) -> None:
+        """Count a block; raise QuotaError."""
+        self._left -= size
+        if self._left < 0:
+            raise self._refusal(-self._left)
+
+    def _refusal(self, more_bytes: int) -> QuotaError:
+        kept = self._context.store.pinned_bytes_of(self._account)
+        return over_quota(kept + more_bytes, self._context.account_bytes_max)
 
 
-def _import(store: BlockStore, stream: _BodyStream) -> Uploaded:
-    roots = store.import_car(stream, pin=True)
-    stream.drain()  # what an importer leaves, such as the index of a CAR version 2, is signed too
-    return Uploaded(roots, stream.size)
+def _import(
+    context: ApiContext, account: Address, stream: _BodyStream, room: _Room, *, is_part: bool
+) -> Uploaded:
+    with context.store.ingest() as ingest:
+        car = CarReader(stream)
+        room.open(car.roots)
+        for cid, block in car:
+            room.take(len(block))
+            ingest.put_verified(cid, block)
+        stream.drain()  # what follows the blocks, such as an index of CAR version 2, is signed too
+        if is_part:
+            pins = _lease_part(context, account, ingest, car.roots)
+        else:
+            pins = _pin_roots(context, ingest, car.roots)
+        ingest.commit(of_account=AccountPins(account, pins, context.account_bytes_max))
+    return Uploaded(car.roots, stream.size, tuple(pin.cid for pin in pins if pin.expires_ms))
+
+
+def _pin_roots(context: ApiContext, ingest: Ingest, roots: tuple[CID, ...]) -> tuple[Pin, ...]:
+    """Make a pin of each whole DAG, and a lease of one that is here in part."""
+    now_ms, folder = context.now_ms(), context.store.temporary_folder
+    pins = []
+    for root in dict.fromkeys(root for root in roots if root.hash_code != IDENTITY):
+        weight = weigh(ingest, root, folder, context.account_bytes_max)
+        expires_ms = now_ms + LEASE_MS if weight.missing else 0
+        pins.append(Pin(root, weight.bytes, now_ms, expires_ms))
+    return tuple(pins)
+
+
+def _lease_part(
+    context: ApiContext, account: Address, ingest: Ingest, roots: tuple[CID, ...]
+) -> tuple[Pin, ...]:
+    """Keep what came of an upload for a day; it weighs on the first root. Pins stay as they are."""
+    now_ms, weight = context.now_ms(), ingest.new_bytes
+    leases = []
+    for root in dict.fromkeys(root for root in roots if root.hash_code != IDENTITY):
+        own = context.store.pin_of(account, root)
+        if own is not None and not own.expires_ms:
+            continue
+        before = BLOCK_OVERHEAD_BYTES if own is None else own.bytes
+        leases.append(Pin(root, before + weight, now_ms, now_ms + LEASE_MS))
+        weight = 0
+    return tuple(leases)
 
 
 class _BodyStream:

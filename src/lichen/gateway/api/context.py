@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from lichen.cdn.names import Resolved
+    from lichen.content.cid import CID
     from lichen.content.store import BlockStore
     from lichen.gateway.api.events import EventHub
     from lichen.gateway.placement import Health
@@ -51,12 +52,14 @@ class ApiContext(Protocol):
 
     `hosts` are the names by which it is reached, in lower case and without ports: signed requests
     have to name one of them. `gateway` is the address that apps grant spending to. An upload of at
-    most `upload_bytes_max` goes to `store` and is pinned there.
+    most `upload_bytes_max` goes to `store` and is pinned there, for each account up to
+    `account_bytes_max`.
     """
 
     gateway: Address
     hosts: frozenset[str]
     upload_bytes_max: int
+    account_bytes_max: int
     store: BlockStore
     events: EventHub
     nonces: NonceCache
@@ -81,6 +84,10 @@ class ApiContext(Protocol):
         Waits until this process's follower has applied them, so that whoever reads next sees what
         he wrote. Raises PeerUnavailableError when the ledger does not answer.
         """
+        ...
+
+    async def fetch(self, cid: CID, bytes_max: int) -> None:
+        """Bring the whole DAG below a CID into the store; raise NotFoundError, LimitError."""
         ...
 
     async def resolve_name(self, name: str) -> Resolved:

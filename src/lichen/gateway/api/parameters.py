@@ -72,9 +72,9 @@ def cursor(request: Request) -> str:
     return value
 
 
-def flag(request: Request, name: str) -> bool:
+def flag(request: Request, name: str, *, default: bool = False) -> bool:
     """Return a switch of the query: 1 or 0."""
-    value = request.query_params.get(name, "0")
+    value = request.query_params.get(name, "1" if default else "0")
     if value not in ("0", "1"):
         raise BadParameterError(f"{name} is 1 or 0, not {value[:40]!r}")
     return value == "1"

@@ -226,18 +226,53 @@ class Why(View, frozen=True):
 
 
 class Uploaded(View, frozen=True):
-    """The roots of the CAR that was stored and pinned, and the bytes of the CAR."""
+    """The roots of the CAR that was stored, and the bytes of the CAR.
+
+    Roots are pinned for the account; those that are `incomplete`, because blocks below them are
+    missing, for a day only.
+    """
 
     roots: tuple[CID, ...]
     bytes: int
+    incomplete: tuple[CID, ...] = ()
 
 
 class ContentView(View, frozen=True):
-    """A block that this gateway's store holds."""
+    """A block that this gateway's store holds, and whether anybody pins it there."""
 
     cid: CID
     bytes: int
     codec: str
+    pinned: bool = False
+
+
+class Missing(View, frozen=True):
+    """Which of the blocks asked for this gateway's store lacks."""
+
+    cids: tuple[CID, ...]
+
+
+class PinView(View, frozen=True):
+    """An account's pin: what it weighs (64 bytes for each block beside its own), and until when.
+
+    `expires_ms` is null for as long as wanted. While blocks are `missing` (up to 1000 are named)
+    nothing was pinned.
+    """
+
+    cid: CID
+    bytes: int
+    added_ms: int
+    expires_ms: int | None = None
+    missing: tuple[CID, ...] = ()
+
+
+class PinPage(View, frozen=True):
+    """A part of an account's pins, and what all of them weigh and may weigh together."""
+
+    items: tuple[PinView, ...]
+    cursor: str | None
+    pinned_bytes: int
+    pinned_bytes_max: int
 
 
 class NameView(View, frozen=True):
