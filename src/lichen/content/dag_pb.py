@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LINKS_MAX = 1 << 16  # a link takes at least 36 bytes, so a block holds no more anyway
+_USUAL = (b"\x0a\x24", b"\x0a\x22")  # a CID of 36 bytes (version 1) or 34 (version 0)
+_NAME = 2 << 3 | protobuf.BYTES
+_TOTAL_BYTES = 3 << 3 | protobuf.VARINT
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -68,10 +71,29 @@ def decode(block: bytes | memoryview) -> Node:
             data = bytes(value)
             links_closed = bool(links)
         elif field == 2 and not links_closed and len(links) < LINKS_MAX:
-            links.append(_decode_link(value))
+            links.append(_usual_link(bytes(value)) or _decode_link(value))
         else:
             raise UserError(f"a dag-pb node has field {field} where it may not stand")
     return Node(tuple(links), data)
+
+
+def _usual_link(data: bytes) -> Link | None:
+    """Read a link with all its fields, short ones, as nearly all are; None where it is another.
+
+    Three times as fast as looking at fields one by one; directories have very many.
+    """
+    if data[:2] not in _USUAL:
+        return None
+    name_at = 4 + data[1]
+    if len(data) < name_at + 2 or data[name_at - 2] != _NAME:
+        return None
+    size_at = name_at + data[name_at - 1]
+    if data[name_at - 1] > 0x7F or len(data) < size_at + 2 or data[size_at] != _TOTAL_BYTES:
+        return None
+    cid = CID.decode(data[2 : name_at - 2])
+    name = _decode_name(data[name_at:size_at])
+    total_bytes, end = protobuf.read_uvarint(data, size_at + 1)
+    return Link(cid, name, total_bytes) if end == len(data) else None
 
 
 def _decode_link(data: memoryview) -> Link:
@@ -96,7 +118,7 @@ def _decode_link(data: memoryview) -> Link:
     return Link(cid, name, total_bytes)
 
 
-def _decode_name(value: memoryview) -> str:
+def _decode_name(value: bytes | memoryview) -> str:
     try:
         return str(value, "utf-8")
     except UnicodeDecodeError as error:

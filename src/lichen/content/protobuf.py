@@ -34,6 +34,8 @@ def uvarint(number: int) -> bytes:
 
 def read_uvarint(data: bytes | memoryview, offset: int) -> tuple[int, int]:
     """Read a 64-bit varint: the number and the offset behind it; only the shortest form counts."""
+    if offset < len(data) and (first := data[offset]) < 0x80:
+        return first, offset + 1
     number = shift = 0
     for position in range(offset, min(offset + _VARINT_BYTES_MAX, len(data))):
         byte = data[position]
@@ -68,7 +70,10 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryvie
     """
     view, offset, end = memoryview(data), 0, len(data)
     while offset < end:
-        tag, offset = read_uvarint(view, offset)
+        tag = view[offset]  # of one byte, as nearly all are: no call
+        offset += 1
+        if tag > 0x7F:
+            tag, offset = read_uvarint(view, offset - 1)
         kind = tag & 7
         if kind == VARINT:
             number, offset = read_uvarint(view, offset)
