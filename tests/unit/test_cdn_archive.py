@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 import tracemalloc
@@ -74,6 +75,11 @@ def read_tar(data):
             member.name: (member, tar.extractfile(member).read() if member.isfile() else None)
             for member in tar
         }
+
+
+def read_members(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return tar.getmembers()
 
 
 def test_a_tree_is_archived_below_its_cid(tmp_path):
@@ -171,6 +177,39 @@ def test_nothing_is_put_where_a_symlink_of_the_archive_leads():
     ):
         with pytest.raises(UserError):
             archive(blocks, root)
+
+
+hostile_names = st.sampled_from(["a", "b", "a/b", "../a", "..", "./b", "b/../a", "a//b", "/a"])
+trees = st.recursive(
+    st.sampled_from(["file", "link"]),
+    lambda inner: st.lists(st.tuples(hostile_names, inner), max_size=4),
+    max_leaves=12,
+)
+
+
+def _store(blocks, tree):
+    if isinstance(tree, str):
+        return blocks.file(b"x") if tree == "file" else blocks.symlink("/outside")
+    return blocks.folder(*((name, _store(blocks, inner)) for name, inner in tree))
+
+
+@given(trees)
+def test_whatever_a_tree_is_called_it_stays_below_its_root_and_out_of_symlinks(tree):
+    blocks = Memory()
+    root = _store(blocks, tree)
+    with contextlib.suppress(UserError):
+        _check_places(str(root), read_members(bytes_of(blocks, root)))
+
+
+def _check_places(root, members):
+    links = set()
+    for member in members:
+        parts = member.name.split("/")
+        assert parts[0] == root
+        assert not {"", ".", ".."} & set(parts)
+        assert not links & {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
+        if member.issym():
+            links.add(member.name)
 
 
 def test_what_is_not_unixfs_or_not_here_is_said_before_the_first_byte():

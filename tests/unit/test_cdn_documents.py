@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.cdn.formats import LISTING_CACHE, NotAcceptableError
+from lichen.cdn.formats import HEADERS_BYTES_MAX, LISTING_CACHE, NotAcceptableError
 from lichen.cdn.forms.base import Conditions, Place
 from lichen.cdn.plan import plan
 from lichen.cdn.preview import VALUES_MAX, preview
@@ -224,6 +224,22 @@ def test_a_block_that_cannot_be_read_has_a_page_that_says_so():
         page = b"".join(preview(CID.of(codec, block), block, "/", "/")).decode()
         assert "cannot be shown" in page
         assert "<script>" not in page
+
+
+def test_header_fields_stay_short_whatever_is_asked():
+    blocks = Memory()
+    cid = blocks.add(DAG_CBOR, dag_cbor.encode({"x": 1}))
+    for name in ("ж" * 100, "d", "€" * 20) * 3:
+        cid = import_directory([Link(cid, name)], V1_2025, blocks.put).cid
+    path = "/" + "/".join(["€" * 20, "d", "ж" * 100] * 3)
+    for accept in (DAG_TYPE + "cbor", "application/cbor", "text/html", ""):
+        answer = ask(blocks, cid, path, "filename=" + "ж" * 100 + ".cbor", accept)
+        assert answer.status == 200
+        assert sum(len(line) + 2 for line in answer.lines) <= HEADERS_BYTES_MAX + 100
+    folder = import_directory([Link(blocks.file(b"x"), "y")], V1_2025, blocks.put).cid
+    answer = ask(blocks, folder, "", "filename=" + "ж" * 100, "application/x-tar")
+    assert answer.status == 200
+    assert sum(len(line) + 2 for line in answer.lines) <= HEADERS_BYTES_MAX + 100
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=20), st.integers(0, 3 * VALUES_MAX))
