@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +18,7 @@ from lichen.cdn.health import HEDGE_S_MAX
 from lichen.cdn.sources import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Coroutine, Iterable
 
 ASKED_AT_ONCE_MAX = 4
 SOURCES_MAX = 32  # asked for one block
@@ -31,6 +32,10 @@ class Reply(msgspec.Struct, frozen=True):
     block: bytes | None = None
 
 
+NOTHING = Reply(None)
+Find = Callable[[Callable[[Source], None]], Awaitable[None]]
+
+
 class Race:
     """One race. `ask` asks a source, `find` calls back for each further one that it finds."""
 
@@ -39,7 +44,7 @@ class Race:
         known: Iterable[Source],
         last: Iterable[Source],
         ask: Callable[[Source], Awaitable[Reply]],
-        find: Callable[[Callable[[Source], None]], Awaitable[None]] | None,
+        find: Find | None,
         hedge_s: Callable[[Source], float],
     ) -> None:
         self._waiting = collections.deque(known)
@@ -48,9 +53,10 @@ class Race:
         self._find = find
         self._hedge_s = hedge_s
         self._seen = {*self._waiting, *self._last}
-        self._events: asyncio.Queue[Reply | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Reply] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running = 0
+        self._running = 0  # tasks; those of them that ask a source are counted beside
+        self._asking = 0
         self._wait_s = HEDGE_S_MAX
         self.asked = 0
         self.reached = False
@@ -60,28 +66,30 @@ class Race:
         """Return the first reply with a block; None when nobody has it."""
         try:
             self._advance()
-            while self._running:
+            while self._running or not self._events.empty():
                 reply = await self._next()
-                if reply is not None:
-                    self._running -= 1
-                    self.reached = self.reached or reply.reached
-                    if reply.block is not None:
-                        return reply
-                self._advance()
+                if reply is None:  # silent for too long
+                    self.hedged += bool(self._asking)
+                    self._advance()
+                    continue
+                self.reached = self.reached or reply.reached
+                if reply.block is not None:
+                    return reply
+                if reply.source is not None or not self._asking:
+                    self._advance()
         finally:
             for task in self._tasks:
                 task.cancel()
         return None
 
     async def _next(self) -> Reply | None:
-        """Wait for a reply; None when it is time to ask another one."""
+        """Wait for what comes next; None when it is time to ask another one."""
         if not (self._waiting or self._find or self._last):
             return await self._events.get()
         try:
             async with asyncio.timeout(self._wait_s):
                 return await self._events.get()
         except TimeoutError:
-            self.hedged += 1
             return None
 
     def _advance(self) -> None:
@@ -98,35 +106,44 @@ class Race:
 
     def _start(self, source: Source) -> None:
         self.asked += 1
+        self._asking += 1
         self._wait_s = self._hedge_s(source)
         self._run(self._tell(source))
 
-    def _run(self, work: Awaitable[None]) -> None:
+    def _run(self, work: Coroutine[None, None, None]) -> None:
         self._running += 1
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Count a task out that failed instead of telling: a fault of ours, which is not hidden."""
+        """Report a task that failed instead of telling: a fault of ours, which is not hidden."""
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._events.put_nowait(Reply(None))
+            self._events.put_nowait(NOTHING)
             task.get_loop().call_exception_handler(
                 {"message": "asking for a block failed", "exception": task.exception()}
             )
 
     async def _tell(self, source: Source) -> None:
-        self._events.put_nowait(await self._ask(source))
+        try:
+            reply = await self._ask(source)
+        finally:
+            self._running -= 1
+            self._asking -= 1
+        self._events.put_nowait(reply)
 
-    async def _look(self, find: Callable[[Callable[[Source], None]], Awaitable[None]]) -> None:
-        await find(self._offer)
-        self._events.put_nowait(Reply(None))
+    async def _look(self, find: Find) -> None:
+        try:
+            await find(self._offer)
+        finally:
+            self._running -= 1
+        self._events.put_nowait(NOTHING)
 
     def _offer(self, source: Source) -> None:
-        """Take a further source; it is asked at once when there is room."""
+        """Take a further source; it is asked at once when nobody else is."""
         if source in self._seen:
             return
         self._seen.add(source)
         self._waiting.append(source)
-        self._events.put_nowait(None)
+        self._events.put_nowait(NOTHING)
