@@ -1,88 +1,27 @@
 """DNSLink over a real name server, on loopback: records, failures, truncation, silence."""
 
 import asyncio
-import contextlib
 
-import dns.flags
-import dns.message
 import dns.rcode
-import dns.rrset
 import pytest
 
 from lichen.cdn import dnslink
 from lichen.cdn.dnslink import DnsLinks, NoDnsLinkError
 from lichen.errors import PeerUnavailableError, UserError
+from tests.integration.dns_world import NameServer, serving, txt
 
 CID = "bafkqaaa"
 
 
-class NameServer(asyncio.DatagramProtocol):
-    """Answers TXT questions from a map: records (owner, ttl, kind, *texts), an rcode, or silence."""
-
-    def __init__(self):
-        self.zone = {}
-        self.asked = []
-        self.transport = None
-        self.tcp = None
-
-    @property
-    def address(self):
-        return f"127.0.0.1:{self.transport.get_extra_info('sockname')[1]}"
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def datagram_received(self, data, peer):
-        answer = self.answer(data)
-        if answer is not None:
-            wire = answer.to_wire()
-            if len(wire) > 512:
-                answer.answer, answer.flags = [], answer.flags | dns.flags.TC
-                wire = answer.to_wire()
-            self.transport.sendto(wire, peer)
-
-    def answer(self, data):
-        question = dns.message.from_wire(data)
-        name = question.question[0].name.to_text().rstrip(".").lower()
-        self.asked.append(name)
-        found = self.zone.get(name, dns.rcode.NXDOMAIN)
-        if found is None:
-            return None
-        answer = dns.message.make_response(question)
-        if isinstance(found, dns.rcode.Rcode):
-            answer.set_rcode(found)
-            return answer
-        for owner, ttl, kind, *texts in found:
-            answer.answer.append(dns.rrset.from_text(f"{owner or name}.", ttl, "IN", kind, *texts))
-        return answer
-
-    async def stream(self, reader, writer):
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while True:
-                size = int.from_bytes(await reader.readexactly(2), "big")
-                wire = self.answer(await reader.readexactly(size)).to_wire()
-                writer.write(len(wire).to_bytes(2, "big") + wire)
-        writer.close()
-
-
 @pytest.fixture
 async def server():
-    loop = asyncio.get_running_loop()
-    transport, made = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    made.tcp = await asyncio.start_server(made.stream, "127.0.0.1", port)
-    yield made
-    transport.close()
-    made.tcp.close()
+    async with serving() as made:
+        yield made
 
 
 @pytest.fixture
 def links(server):
     return DnsLinks([server.address])
-
-
-def txt(*texts, ttl=300, owner=None):
-    return (owner, ttl, "TXT", *texts)
 
 
 async def test_the_record_below_dnslink_counts_before_that_of_the_host(server, links):

@@ -32,6 +32,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Money", "account", "account:app", "Keys and FLK."),
     ("Money", "market", "market:app", "The open market: nodes and prices."),
     ("Content", "storage", "storage:app", "Content by hash."),
+    ("Content", "name", "name:app", "Names that stay while content changes."),
     ("Servers", "node", "node:app", "Offer this machine: run a node and watch it earn."),
     ("Servers", "ledger", "ledger:app", "Run the ledger."),
     ("Servers", "gateway", "gateway:app", "Run a gateway."),

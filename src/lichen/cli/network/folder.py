@@ -142,12 +142,12 @@ def write_toml(path: Path, values: Mapping[str, object]) -> None:
     write_private(path, "\n".join(line for line in lines if line is not None).lstrip() + "\n")
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, content: str | bytes) -> None:
     """Replace a file of the owner's alone; whole or not at all, also over a crash."""
     fresh = path.with_name(f".{path.name}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
+    with open(descriptor, "wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
         stream.flush()
         os.fsync(descriptor)
     fresh.replace(path)
