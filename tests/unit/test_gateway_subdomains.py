@@ -19,7 +19,7 @@ ROOT = CID.of(RAW, b"x")
 V0 = CID(DAG_PB, ROOT.digest, version=0)
 LONG = CID(RAW, bytes(64), SHA2_512)
 HOSTS = Hosts(("example.org", "localhost"))
-SUBDOMAINS = Subdomains(HOSTS)
+SUBDOMAINS = Subdomains(HOSTS, label_of_name=lambda text: text.replace(".", "-"))
 BEHIND = Subdomains(HOSTS, ["10.0.0.1", "fd00::/8"])
 
 
@@ -63,11 +63,19 @@ def test_a_path_leads_to_the_roots_own_host_as_it_was_written(cid, below, left):
         head(f"/ipfs/{ROOT}", accept="application/vnd.ipld.car; version=1"),
         head(f"/ipfs/{ROOT}", method="OPTIONS"),
         head("/ipfs/"),
+        head("/ipns/?uri=x"),
         head("/api/v1/apps"),
     ],
 )
 def test_what_needs_no_origin_stays_where_it_is(request_head):
     assert led(SUBDOMAINS, request_head) is None
+
+
+def test_a_name_leads_to_its_host_by_the_label_that_stands_for_it():
+    asked = head("/ipns/docs.example.net/a%2Fb/?c")
+    assert led(SUBDOMAINS, asked) == (301, "http://docs-example-net.ipns.example.org:8080/a%2Fb/?c")
+    with pytest.raises(LabelTooLongError):
+        SUBDOMAINS.answer(head("/ipns/" + "x" * 64), "example.org")
 
 
 def test_on_ones_own_machine_only_pages_are_led_away():

@@ -53,7 +53,7 @@ class Front:
         named: Named,
     ) -> None:
         self._hosts = Hosts(config.hosts, config.dnslinks)
-        self._subdomains = Subdomains(self._hosts, config.trusted_proxies)
+        self._subdomains = Subdomains(self._hosts, config.trusted_proxies, named.label)
         self._addresses = (b"localhost", b"127.0.0.1", config.listen.rpartition(":")[0].encode())
         self._domain = config.hosts[0].encode()
         self._apps = apps
@@ -92,9 +92,9 @@ class Front:
 
     def _at_host(self, head: RequestHead, name: Name) -> Answer:
         """Answer what only certain hosts have; None for what all have."""
-        if name.kind == "ipns":
-            return self._named.answer_label(head, name.value)
         try:
+            if name.kind == "ipns":
+                return self._named.answer_label(head, name.value, self._subdomains.scheme_of)
             if name.kind == "moved":
                 return self._subdomains.canonical(head, name.value, name.to)
             if name.kind == "long":

@@ -20,6 +20,8 @@ from lichen.errors import UserError
 from lichen.wire import Ready
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lichen.cdn.names import Names, Resolved
     from lichen.cdn.serve import ContentRouter
     from lichen.wire import Answer, RequestHead
@@ -70,13 +72,14 @@ class Named:
             return _moved(302, PREFIX + asked.name.encode() + rest)
         return self._answer(head, asked)
 
-    def answer_label(self, head: RequestHead, label: str) -> Answer:
+    def answer_label(
+        self, head: RequestHead, label: str, scheme_of: Callable[[RequestHead], bytes]
+    ) -> Answer:
         """Answer `{label}.ipns.{host}`; a key in another spelling is redirected to its usual."""
         asked = self.at_label(head.host, head.path, label)
         if isinstance(self.names.key(asked.name), Name) and asked.name != label:
-            scheme = b"https" if head.get(b"x-forwarded-proto") == b"https" else b"http"
             host = f"{asked.name}{SUBDOMAIN}{asked.base}".encode()
-            return _moved(301, b"%b://%b%b" % (scheme, host, head.target))
+            return _moved(301, b"%b://%b%b" % (scheme_of(head), host, head.target))
         return self._answer(head, asked)
 
     def answer_domain(self, head: RequestHead, domain: str) -> Answer:

@@ -1,6 +1,6 @@
 """From paths to hosts: content of a domain gateway has an origin of its own for each root.
 
-`{host}/ipfs/{cid}/path` leads to `{cid}.ipfs.{host}/path`
+`{host}/ipfs/{cid}/path` leads to `{cid}.ipfs.{host}/path`, `/ipns/{name}` likewise
 (https://specs.ipfs.tech/http-gateways/subdomain-gateway). What a proxy in front says about host and
 scheme counts only where the operator named that proxy, and never decides what content is sent.
 """
@@ -20,7 +20,7 @@ from lichen.cdn.uri import ready
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lichen.content import CID
     from lichen.gateway.names import Hosts
@@ -30,7 +30,7 @@ LABEL_BYTES_MAX: Final = 63
 CACHE: Final = b"public, max-age=86400"
 NO_STORE: Final = b"no-store"
 VARIES: Final = b"vary: accept, sec-fetch-mode\r\n"
-IPFS: Final = b"/ipfs/"
+NAMESPACES: Final = (b"/ipfs/", b"/ipns/")
 LOCALHOST: Final = "localhost"
 _TRUSTLESS_QUERIES = ("raw", "car", "ipns-record")
 _TRUSTLESS_TYPES = (b"vnd.ipld.raw", b"vnd.ipld.car", b"vnd.ipfs.ipns-record")
@@ -54,6 +54,15 @@ def label_of(cid: CID) -> str:
     raise too_long(str(cid))
 
 
+def _checked(label: str) -> str:
+    if len(label) > LABEL_BYTES_MAX:
+        raise LabelTooLongError(
+            f"name incompatible with DNS label length limit of {LABEL_BYTES_MAX}: {label[:200]}",
+            hint="ask for the path /ipns/... at the gateway's address",
+        )
+    return label
+
+
 def too_long(cid: str) -> LabelTooLongError:
     """Return the error for a CID that has no host."""
     return LabelTooLongError(
@@ -65,9 +74,18 @@ def too_long(cid: str) -> LabelTooLongError:
 class Subdomains:
     """Leads requests for paths to the hosts of their content."""
 
-    def __init__(self, hosts: Hosts, trusted_proxies: Sequence[str] = ()) -> None:
-        """`trusted_proxies` are addresses or networks; raise UserError for what is neither."""
+    def __init__(
+        self,
+        hosts: Hosts,
+        trusted_proxies: Sequence[str] = (),
+        label_of_name: Callable[[str], str] = str,
+    ) -> None:
+        """`trusted_proxies` are addresses or networks; raise UserError for what is neither.
+
+        `label_of_name` spells a name as a label and raises UserError for what is none.
+        """
         self._hosts = hosts
+        self._label_of_name = label_of_name
         self._proxies = [_network(text) for text in trusted_proxies]
         self.has_proxies = bool(self._proxies)
 
@@ -79,7 +97,9 @@ class Subdomains:
         malformed path, LabelTooLongError and LocationTooLongError.
         """
         path = head.path
-        if not path.startswith(IPFS) or path == IPFS or head.method not in READ_METHODS:
+        if not path.startswith(NAMESPACES) or path in NAMESPACES:
+            return None
+        if head.method not in READ_METHODS:
             return None
         host = self.host_of(head) if self.has_proxies else head.host
         if host is not head.host:
@@ -91,13 +111,14 @@ class Subdomains:
         return self.moved(head, host, is_local=is_local)
 
     def moved(self, head: RequestHead, host: bytes, *, is_local: bool = False) -> Ready:
-        """Redirect a path `/ipfs/{cid}...` to the host of its root below `host`."""
-        root, _ = split_content_path(head.path)
-        label, query = label_of(root).encode(), head.query
-        below = b"/" + head.path[len(IPFS) :].partition(b"/")[2]
-        if query:
-            below += b"?" + query
-        location = b"%b://%b.ipfs.%b%b" % (self.scheme_of(head), label, host, below)
+        """Redirect a path of content to the host of its root, or its name, below `host`."""
+        _, space, text, *rest = head.path.split(b"/", 3)
+        if space == b"ipfs":
+            label = label_of(split_content_path(head.path)[0])
+        else:
+            label = _checked(self._label_of_name(text.decode("ascii", "replace")))
+        below = b"/" + b"".join(rest) + (b"?" + head.query if head.query else b"")
+        location = b"%b://%b.%b.%b%b" % (self.scheme_of(head), label.encode(), space, host, below)
         return _redirect(location, NO_STORE, VARIES) if is_local else _redirect(location, CACHE)
 
     def canonical(self, head: RequestHead, label: str, right: str) -> Ready:
