@@ -215,7 +215,7 @@ def split_content_path(path: bytes) -> tuple[CID, str]:
     The path is percent-decoded. Raises UserError for a malformed one.
     """
     if len(path) > PATH_BYTES_MAX:
-        raise UserError(f"a path has at most {PATH_BYTES_MAX} bytes")
+        raise _too_long()
     name, slash, below = path[1:].partition(b"/")[2].partition(b"/")
     try:
         root = CID.parse(name.decode("ascii", "replace"))
@@ -228,11 +228,17 @@ def split_content_path(path: bytes) -> tuple[CID, str]:
 def decode_path(path: bytes) -> str:
     """Percent-decode a path once; raise UserError for NUL bytes, bad UTF-8 and dot segments."""
     if len(path) > PATH_BYTES_MAX:
-        raise UserError(f"a path has at most {PATH_BYTES_MAX} bytes")
+        raise _too_long()
     try:
         text = unquote_to_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise UserError("the path is not UTF-8") from error
+        raise UserError("the path is not UTF-8", hint="percent-encode it as UTF-8") from error
     if "\0" in text or any(segment in (".", "..") for segment in text.split("/")):
         raise UserError("the path has dot segments or a NUL", hint="name the file directly")
     return text
+
+
+def _too_long() -> UserError:
+    return UserError(
+        f"a path has at most {PATH_BYTES_MAX} bytes", hint="fetch the folder's CAR instead"
+    )
