@@ -124,12 +124,15 @@ def test_random_bytes_are_canonical_or_refused(block):
         assert _links(dag_cbor.decode(block, strict=False)) == dag_cbor.links(block)
     with contextlib.suppress(UserError):
         dag_json.decode(block)
+    with contextlib.suppress(UserError):
+        dag_json.links(block)
 
 
 @given(st.lists(st.sampled_from('{}[]:,"\\/01.eE-ub ') | st.sampled_from(['"/"', "{", "null"])))
 def test_random_json_is_read_or_refused(letters):
+    block = "".join(letters).encode()
     with contextlib.suppress(UserError):
-        dag_json.decode("".join(letters).encode())
+        assert _links(dag_json.decode(block)) == dag_json.links(block)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +224,28 @@ def test_dag_json_links_are_read_in_any_spelling():
     assert links_of(CID.of(DAG_JSON, text.encode()), text.encode()) == [LINK, LINK]
 
 
+def test_no_link_is_missed_for_a_bound():
+    spelt = b'{"/":"%b"}' % str(LINK).encode()
+    wide = b"[" + b'0,"{",' * ITEMS_MAX + spelt + b"]"
+    deep = b"[" * 100_000 + spelt + b"]" * 100_000
+    assert dag_json.links(wide) == dag_json.links(deep) == [LINK]
+    link = dag_cbor.encode(LINK)
+    assert dag_cbor.links(b"\x81" * 100_000 + link) == [LINK]
+    many = b"\x9a" + (ITEMS_MAX + 1).to_bytes(4, "big") + b"\0" * ITEMS_MAX
+    assert dag_cbor.links(many + link) == [LINK]
+
+
+def test_dag_json_links_are_told_from_texts_that_look_like_them():
+    inner = '{"/":"%s"}' % LINK  # noqa: UP031 - braces
+    for value in (inner, {inner: inner}, [{"/": [str(LINK)]}, {"/": {"x": str(LINK)}}]):
+        block = dag_json.encode(value)
+        assert dag_json.links(block) == []
+        assert dag_json.links(block.replace(b"/", b"\\/")) == []
+    for wrong in (f'{{"/":"{LINK}","a":1}}', '{"/":"x"}', '{"/":"\\ud8"}', f'{{"/":"{LINK}"'):
+        with pytest.raises(UserError):
+            dag_json.links(wrong.encode())
+
+
 @pytest.mark.parametrize(
     "value", [{"/": "text"}, {"/": "text", "a": 1}, {"/": {"bytes": "x"}}, float("nan"), 2**64]
 )
@@ -245,7 +270,7 @@ def test_depth_and_length_are_bounded_on_both_ways(codec):
     assert _same(codec.decode(codec.encode(deep)), deep)
     with pytest.raises(UserError):
         codec.encode([deep])
-    many = b"\x9a\x00\x10\x00\x01" + b"\0" * (ITEMS_MAX + 1)
+    many = b"\x9a" + (ITEMS_MAX + 1).to_bytes(4, "big") + b"\0" * (ITEMS_MAX + 1)
     if codec is dag_json:
         many = b"[" + b"0," * ITEMS_MAX + b"0]"
     with pytest.raises(UserError):

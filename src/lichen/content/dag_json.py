@@ -19,19 +19,39 @@ from lichen.content.value import DEPTH_MAX, INTEGER_MAX, INTEGER_MIN, ITEMS_MAX,
 from lichen.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     Pairs = list[tuple[str, Value]]
 
 INTEGER_LETTERS_MAX = 21
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)  # or cut off: linear
+_LINK_OR_STRING = re.compile(
+    rb'\{[ \t\r\n]*+"(?:/|\\/|\\u002[fF])"[ \t\r\n]*+:[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")'
+    rb"[ \t\r\n]*+(.?)|" + _STRING.pattern,
+    re.DOTALL,
+)
 _PLAIN_POWERS = range(-7, 21)  # of ten: floats that ECMAScript writes without an exponent
+_RESERVED = 'DAG-JSON reserves maps that begin with "/": such a map has more keys'
 _NOT_UTF8 = "half a surrogate pair is no text"
 
 
 def decode(block: bytes) -> Value:
     """Read a block; raise UserError where it is not DAG-JSON, or over the bounds."""
-    return _parse(block, _value_of)
+    _check_items(block)
+    try:
+        value: Value = json.loads(
+            block.decode(),
+            object_pairs_hook=_value_of,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+        )
+        _check(value)
+    except UnicodeEncodeError as error:
+        raise UserError(_NOT_UTF8) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not DAG-JSON: {error}") from error
+    return value
 
 
 def encode(value: Value) -> bytes:
@@ -45,37 +65,27 @@ def encode(value: Value) -> bytes:
 
 
 def links(block: bytes) -> list[CID]:
-    """Return the links of a DAG-JSON block in order; raise UserError when malformed."""
-    if b"/" not in block and b"\\" not in block:
+    """Return the links of a DAG-JSON block in order; raise UserError where one is malformed.
+
+    No more is read than that takes, whatever the size and depth: what a link leads to is kept, so
+    none may be missed for a bound.
+    """
+    if b'"/"' not in block and b"\\" not in block:
         return []
     found: list[CID] = []
-
-    def note(pairs: Pairs) -> Value:
-        value = _value_of(pairs)
-        if isinstance(value, CID):
-            found.append(value)
-        return value
-
-    _parse(block, note)
+    for match in _LINK_OR_STRING.finditer(block):
+        if match[1] is not None:
+            if match[2] != b"}":
+                raise UserError(_RESERVED)
+            found.append(_link(_text(match[1])))
     return found
 
 
-def _parse(block: bytes, make: Callable[[Pairs], Value]) -> Value:
-    _check_items(block)
+def _text(literal: bytes) -> str:
     try:
-        value: Value = json.loads(
-            block.decode(),
-            object_pairs_hook=make,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_constant,
-        )
-        _check(value)
-    except UnicodeEncodeError as error:
-        raise UserError(_NOT_UTF8) from error
-    except (ValueError, RecursionError) as error:
+        return str(json.loads(literal))
+    except ValueError as error:
         raise UserError(f"not DAG-JSON: {error}") from error
-    return value
 
 
 def _check_items(block: bytes) -> None:
@@ -131,7 +141,7 @@ def _first(entries: dict[str, Value]) -> str | None:
 
 def _check_alone(entries: Pairs | dict[str, Value]) -> None:
     if len(entries) != 1:
-        raise UserError('DAG-JSON reserves maps that begin with "/": such a map has more keys')
+        raise UserError(_RESERVED)
 
 
 def _link(text: str) -> CID:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lichen.content.cid import CID
 
 DEPTH_MAX = 256  # lists and maps inside one another
-ITEMS_MAX = 1 << 20  # values in one block; a block of 4 MiB could hold four times as many
+ITEMS_MAX = 1 << 18  # values made of one block: each takes a hundred times its shortest spelling
 INTEGER_MIN = -(2**64)
 INTEGER_MAX = 2**64 - 1
 
