@@ -24,6 +24,7 @@ from lichen.cdn.formats import (
 from lichen.cdn.forms.base import Place, at_root, nothing_at
 from lichen.cdn.forms.block import QUERY, block_etag
 from lichen.cdn.forms.file import etag_of, headers_of, moved_lines
+from lichen.cdn.forms.ipld import DOCUMENT_CODECS, document_parts
 from lichen.cdn.kept import Keep
 from lichen.cdn.media import SNIFFED_BYTES, type_of_name
 from lichen.cdn.refusal import check_service_worker, refusal
@@ -38,12 +39,12 @@ from lichen.cdn.site import (
 )
 from lichen.cdn.uri import ready, refuse_or_route
 from lichen.cdn.wanted import Form, read_wanted
-from lichen.content import CID, MissingBlockError, need_block
+from lichen.content import CID, MissingBlockError, follow, need_block
 from lichen.errors import LichenError, UserError
 from lichen.wire import Asgi, ContentEntry, FlatFile, Ready, content_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lichen.content import BlockStore
     from lichen.content import FlatFile as StoredFile
@@ -142,6 +143,13 @@ class Shelf:
         headers = block_headers(f"/ipfs/{cid}", (cid,), chosen=chosen)
         return ContentEntry(block_etag(cid), headers, data)
 
+    def document(self, place: Place, roots: Sequence[CID]) -> ContentEntry | None:
+        """Make the entry of a document at the end of a path; None when it is a large one."""
+        if (self._store.size(roots[-1]) or 0) > PAGE_BYTES_MAX:
+            return None
+        data = need_block(self._store, roots[-1])
+        return ContentEntry(*document_parts(place, roots), data)
+
 
 class ContentRouter:
     """Answers `/ipfs/{cid}[/path]`, and hosts of content, for what is stored here."""
@@ -197,7 +205,7 @@ class ContentRouter:
             if chosen is Form.RAW:
                 form = chosen
                 key += b"#raw"
-        if block.find(b"vice-Worker") >= 0 or block.find(b"vice-worker") >= 0:
+        if block.find(b"ervice-") >= 0:
             check_service_worker(head, is_shared=label is None)
         entry = self._kept.get(key)
         if not isinstance(entry, ContentEntry):
@@ -216,15 +224,26 @@ class ContentRouter:
         try:
             if block:
                 return self._shelf.block(place.root, None if query else place.prefix + place.path)
-            return self._find(at_root(self._store, place))
-        except NotUnixfsError:
-            return TO_ASGI
+            return self._find_any(head, at_root(self._store, place))
         except MissingBlockError as error:
             if self._can_fetch:
                 return TO_ASGI
             if b"only-if-cached" in head.get(b"cache-control").lower():
                 raise NotCachedError(f"{error.cid} is not here", hint=error.hint) from error
             raise
+
+    def _find_any(self, head: RequestHead, place: Place) -> ContentEntry | Answer:
+        try:
+            return self._find(place)
+        except NotUnixfsError:
+            if b"text/html" in head.get(b"accept").lower():
+                return TO_ASGI
+            roots = follow(self._store, place.root, place.path)
+            if roots[-1].codec not in DOCUMENT_CODECS:
+                return TO_ASGI
+            entry = self._shelf.document(place, roots)
+            # not kept: the next one who asks may be a browser, for which it is a page
+            return TO_ASGI if entry is None else content_answer(entry, head)
 
     def _find(self, place: Place) -> ContentEntry | Answer:
         root, is_host = place.root, place.kind == "host"

@@ -20,8 +20,8 @@ from lichen.errors import LichenError, NotFoundError
 from lichen.gateway.apps import SITE_CACHE
 from lichen.gateway.call import Call
 from lichen.gateway.named import PREFIX as NAME_PREFIX
-from lichen.gateway.names import APP_PREFIX, GATEWAY, Hosts, split_app_path
-from lichen.gateway.subdomains import Subdomains, too_long
+from lichen.gateway.names import APP_PREFIX, GATEWAY, LOCALHOST, Hosts, split_app_path
+from lichen.gateway.subdomains import Subdomains, is_page, too_long
 from lichen.wire import Asgi, ContentEntry, content_answer
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Front:
     ) -> None:
         self._hosts = Hosts(config.hosts, config.dnslinks)
         self._subdomains = Subdomains(self._hosts, config.trusted_proxies, named.label)
+        self._has_proxies = self._subdomains.has_proxies
         self._addresses = (b"localhost", b"127.0.0.1", config.listen.rpartition(":")[0].encode())
         self._domain = config.hosts[0].encode()
         self._apps = apps
@@ -66,7 +67,9 @@ class Front:
     def route(self, head: RequestHead) -> Answer:
         """Answer a request, or leave it to the ASGI app."""
         name = self._hosts.read(head.host)
-        if name is not GATEWAY or self._is_forwarded(head):
+        if name is LOCALHOST and not is_page(head):
+            name = GATEWAY
+        if name is not GATEWAY or (self._has_proxies and head.block.find(b"orwarded-") >= 0):
             kind = name.kind
             if kind == "app":
                 return self._app(name.value, head, head.target, None)
@@ -86,9 +89,6 @@ class Front:
                 app, target = found
                 return self._app(app, head, target, self._host_of(app, head.host))
         return Asgi(self._upload_bytes_max) if path == b"/api/v1/content" else None
-
-    def _is_forwarded(self, head: RequestHead) -> bool:
-        return self._subdomains.has_proxies and head.block.find(b"orwarded-") >= 0
 
     def _at_host(self, head: RequestHead, name: Name) -> Answer:
         """Answer what only certain hosts have; None for what all have."""

@@ -35,6 +35,7 @@ class Name(msgspec.Struct, frozen=True):
 
 
 GATEWAY = Name("gateway")
+LOCALHOST = Name("gateway", "localhost")
 
 
 class Hosts:
@@ -71,7 +72,7 @@ class Hosts:
                 if kind == "ipns" and label:  # a domain need not be inlined into one label
                     return Name("ipns", label)
         if "." + name in self._hosts:
-            return Name("gateway", name)
+            return LOCALHOST if name == LOCALHOST.value else Name("gateway", name)
         domain = name if name in self._mapped else dns_name(name)
         return GATEWAY if domain is None else Name("domain", domain)
 

@@ -106,7 +106,7 @@ class Subdomains:
             name = self._hosts.read(host)
             base = name.value if name.kind == "gateway" else ""
         is_local = base == LOCALHOST
-        if not base or (is_local and not _is_navigation(head)) or _is_trustless(head):
+        if not base or (is_local and not is_page(head)) or _is_trustless(head):
             return None
         return self.moved(head, host, is_local=is_local)
 
@@ -160,7 +160,7 @@ def _is_trustless(head: RequestHead) -> bool:
     return any(kind in accept for kind in _TRUSTLESS_TYPES)
 
 
-def _is_navigation(head: RequestHead) -> bool:
+def is_page(head: RequestHead) -> bool:
     """Tell whether a browser opens a page: on one's own machine only that needs an origin."""
     if head.block.find(b"text/html") < 0:
         return False
