@@ -1,5 +1,7 @@
 """The fast way to read a link of dag-pb says just what the careful one says."""
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -38,6 +40,48 @@ def test_links_read_the_same_both_ways(cid, name, total_bytes):
     assert fast in (None, link)
     short = name is not None and len(name.encode()) < 128 and len(cid.encode()) in (34, 36)
     assert (fast is not None) == (short and total_bytes is not None)
+
+
+NAMES = st.text(st.sampled_from("ab\x12\x02"), max_size=3)
+
+
+@given(st.lists(NAMES, max_size=8), NAMES, st.none() | st.binary(max_size=8), st.booleans())
+def test_one_link_is_found_as_if_all_were_read(names, name, data, data_first):
+    links = [Link(CID.of(RAW, b"%d" % at), named, at) for at, named in enumerate(names)]
+    block = dag_pb.encode(links, data)
+    if data_first:
+        block = dag_pb.encode([], data) + dag_pb.encode(links, None)
+    first = next((link for link in links if link.name == name), None)
+    assert dag_pb.find(block, name) == (data, first)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=4), st.binary(min_size=1, max_size=8), st.data())
+def test_a_damaged_node_is_searched_as_far_as_it_is_whole(names, data, draw):
+    links = [Link(CID.of(RAW, b"%d" % at), named, at) for at, named in enumerate(names)]
+    block = bytearray(dag_pb.encode(links, data))
+    block[draw.draw(st.integers(0, len(block) - 1))] = draw.draw(st.integers(0, 255))
+    whole = outcome(dag_pb.decode, bytes(block))
+    found = outcome(lambda node: dag_pb.find(node, names[-1]), bytes(block))
+    if whole is not UserError:
+        assert found[0] == whole.data
+        assert found[1] == next((at for at in whole.links if at.name == names[-1]), None)
+
+
+def test_looking_up_a_name_takes_little_of_what_reading_all_takes():
+    links = [Link(USUAL[0], f"{at:05}", at) for at in range(20_000)]
+    block = dag_pb.encode(links, b"\x08\x01")
+    find = cpu_s(lambda: dag_pb.find(block, "19999"))
+    assert find < cpu_s(lambda: dag_pb.decode(block)) / 2
+    assert find < 10 * cpu_s(lambda: dag_pb.find(block, "\x12"))
+
+
+def cpu_s(work):
+    spent = []
+    for _ in range(5):
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return min(spent)
 
 
 @given(

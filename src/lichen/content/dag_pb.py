@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LINKS_MAX = 1 << 16  # a link takes at least 36 bytes, so a block holds no more anyway
 _USUAL = (b"\x0a\x24", b"\x0a\x22")  # a CID of 36 bytes (version 1) or 34 (version 0)
+_DATA = 1 << 3 | protobuf.BYTES
+_LINK = 2 << 3 | protobuf.BYTES
 _NAME = 2 << 3 | protobuf.BYTES
 _TOTAL_BYTES = 3 << 3 | protobuf.VARINT
 
@@ -75,6 +77,36 @@ def decode(block: bytes | memoryview) -> Node:
         else:
             raise UserError(f"a dag-pb node has field {field} where it may not stand")
     return Node(tuple(links), data)
+
+
+def find(block: bytes, name: str) -> tuple[bytes | None, Link | None]:
+    """Return a node's data and its first link of a name, without reading the other links.
+
+    A path through a large folder asks for one entry of thousands. Raises UserError where the node,
+    apart from what is inside other links, is malformed.
+    """
+    spelt = name.encode("utf-8", "surrogatepass")
+    needle = bytes((_NAME,)) + protobuf.uvarint(len(spelt)) + spelt
+    hit, found = block.find(needle), None
+    data: bytes | None = None
+    links, offset, links_closed = 0, 0, False
+    while offset < len(block):
+        tag = block[offset]
+        size, start = protobuf.read_uvarint(block, offset + 1)
+        offset = start + size
+        if offset > len(block):
+            raise UserError("a protobuf field is cut off")
+        if tag == _DATA and data is None:
+            data, links_closed = block[start:offset], links > 0
+        elif tag == _LINK and not links_closed and links < LINKS_MAX:
+            links += 1
+            if found is None and -1 < hit < offset:
+                link = _decode_link(memoryview(block)[start:offset])
+                found = link if link.name == name else None
+                hit = block.find(needle, offset)
+        else:
+            raise UserError(f"a dag-pb node has tag {tag} where it may not stand")
+    return data, found
 
 
 def _usual_link(data: bytes) -> Link | None:

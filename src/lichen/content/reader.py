@@ -146,12 +146,12 @@ def lookup(blocks: Blocks, cid: CID, name: str) -> Link | None:
     """Find one entry of a directory; None when it has none of that name, or is none."""
     if cid.codec != DAG_PB:
         return None
-    node = _decode(cid, need_block(blocks, cid))
-    if node.unixfs.kind is Kind.HAMT_SHARD:
-        return _lookup_in_hamt(blocks, node, name)
-    if node.unixfs.kind is not Kind.DIRECTORY:
-        return None
-    return next((link for link in node.links if link.name == name), None)
+    block = need_block(blocks, cid)
+    data, link = dag_pb.find(block, name)
+    kind = _unixfs(cid, data).kind
+    if kind is Kind.HAMT_SHARD:
+        return _lookup_in_hamt(blocks, _decode(cid, block), name)
+    return link if kind is Kind.DIRECTORY else None
 
 
 def _lookup_in_hamt(blocks: Blocks, node: _Node, name: str) -> Link | None:
@@ -369,6 +369,10 @@ def _decode(cid: CID, block: bytes) -> _Node:
     if cid.codec != DAG_PB:
         raise UserError(f"{cid} is not UnixFS", hint="ask for the raw block instead")
     node = dag_pb.decode(block)
-    if node.data is None:
+    return _Node(node.links, _unixfs(cid, node.data))
+
+
+def _unixfs(cid: CID, data: bytes | None) -> UnixFS:
+    if data is None:
         raise UserError(f"{cid} is dag-pb without UnixFS data")
-    return _Node(node.links, unixfs.decode(node.data))
+    return unixfs.decode(data)
