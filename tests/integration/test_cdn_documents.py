@@ -8,6 +8,7 @@ import tarfile
 import httpx
 import pytest
 
+from lichen.cdn.serve import PAGE_BYTES_MAX
 from lichen.content import (
     CID,
     DAG_CBOR,
@@ -81,6 +82,21 @@ async def test_a_document_is_served_by_its_codec_and_leads_on_by_its_links(node)
         assert refused.json()["hint"]
     again = await node.get(f"/ipfs/{root}", headers={"if-none-match": plain.headers["etag"]})
     assert again.status_code == 304
+
+
+@pytest.mark.parametrize("size", [10, PAGE_BYTES_MAX + 1])
+async def test_a_document_of_any_size_is_whole_in_ranges_and_a_page_for_browsers(node, size):
+    cid = put(node.store, DAG_CBOR, b"x" * size)
+    block = dag_cbor.encode(b"x" * size)
+    for accept in ("*/*", "text/html", "*/*", "application/vnd.ipld.dag-cbor"):
+        answer = await node.get(f"/ipfs/{cid}", headers={"accept": accept})
+        assert (answer.content == block) == (accept != "text/html")
+        assert "accept" in answer.headers["vary"]
+    part = await node.get(f"/ipfs/{cid}", headers={"range": "bytes=3-6"})
+    assert (part.status_code, part.content) == (206, block[3:7])
+    head = await node.client.head(f"/ipfs/{cid}")
+    assert head.headers["content-length"] == str(len(block))
+    assert head.headers["etag"] == part.headers["etag"] == f'"{cid}.dag-cbor"'
 
 
 async def test_a_tar_is_sent_also_where_the_plain_file_is_kept(node):

@@ -21,7 +21,7 @@ from lichen.cdn.formats import (
 )
 from lichen.cdn.forms.base import Conditions, Place, Plan, plan_bytes, plan_ranges, plan_stream
 from lichen.cdn.preview import PREVIEW_VERSION, preview
-from lichen.cdn.wanted import MEDIA_TYPES, Form
+from lichen.cdn.wanted import MEDIA_TYPES, Form, Wanted
 from lichen.content import (
     CBOR,
     CID,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lichen.cdn.disposition import Kind
-    from lichen.cdn.wanted import Wanted
     from lichen.content import Blocks
 
 JSON_CHECKED_BYTES_MAX: Final = 1 << 20  # of a larger file, the name is believed
@@ -90,6 +89,15 @@ def plan_document(
     return _plan_document(blocks, place, roots, wanted, conditions, form)
 
 
+def document_parts(place: Place, roots: Sequence[CID]) -> tuple[bytes, bytes]:
+    """Return entity tag and header lines of a document as it is sent where nothing else is asked.
+
+    That is not to a browser, which gets a page instead, and not where `Accept` prefers JSON.
+    """
+    form = _OWN_FORM[roots[-1].codec]
+    return _etag(roots[-1], form), _headers(place, roots, Wanted(), form)
+
+
 def _plan_document(
     blocks: Blocks,
     place: Place,
@@ -99,9 +107,12 @@ def _plan_document(
     form: Form,
 ) -> Plan:
     data = need_block(blocks, roots[-1])
-    etag = b'"%b.%b"' % (str(roots[-1]).encode(), form.value.encode())
     headers = _headers(place, roots, wanted, form)
-    return plan_bytes(etag, headers, data, conditions)
+    return plan_bytes(_etag(roots[-1], form), headers, data, conditions)
+
+
+def _etag(cid: CID, form: Form) -> bytes:
+    return b'"%b.%b"' % (str(cid).encode(), form.value.encode())
 
 
 def _headers(place: Place, roots: Sequence[CID], wanted: Wanted, form: Form) -> bytes:
@@ -145,7 +156,7 @@ def _plan_json_file(
     if not entry.is_file or not _is_json(blocks, cid, entry.file_bytes):
         raise _not_offered(cid, Form.JSON)
     return plan_ranges(
-        b'"%b.json"' % str(cid).encode(),
+        _etag(cid, Form.JSON),
         _headers(place, roots, wanted, Form.JSON),
         entry.file_bytes,
         conditions,
