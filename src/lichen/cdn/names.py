@@ -61,12 +61,22 @@ class Resolved(msgspec.Struct, frozen=True):
     """What a name stands for now: `below` is a path from `root`, empty or with a slash in front.
 
     It may be believed for `ttl_s`: the rest of the shortest time to live on the way, rounded down
-    in steps of an eighth, so that it does not change with every second.
+    in steps of an eighth, so that it does not change with every second. `token` tells one from
+    another.
     """
 
     root: CID
     below: str
     ttl_s: int
+    token: bytes = b""
+
+
+class _Walk(msgspec.Struct, frozen=True):
+    """A way that was gone lately: where it led, until when, and over which links."""
+
+    resolved: Resolved
+    until: float
+    steps: tuple[tuple[Key, Link], ...]
 
 
 class Names:
@@ -95,6 +105,7 @@ class Names:
         self._now_ns = now_ns
         self._clock = clock
         self._links = Links(self._look_up, self._is_current, clock)
+        self._walks: dict[str, _Walk] = {}
         self.key = functools.lru_cache(maxsize=NAMES_READ_MAX)(self._read_key)
 
     def _read_key(self, text: str) -> Key:
@@ -116,15 +127,18 @@ class Names:
 
     def ready(self, text: str) -> Resolved | None:
         """Resolve a name from memory alone; None when that takes waiting, or fails."""
-        links: list[Link] = []
+        walk = self._walks.get(text)
+        if walk is not None and self._holds(walk):
+            return walk.resolved
+        steps: list[tuple[Key, Link]] = []
         key = self.key(text)
-        while len(links) < STEPS_MAX:
+        while len(steps) < STEPS_MAX:
             link = self._at_hand(key)
             if link is None or link.to is None:
                 return None
-            links.append(link)
+            steps.append((key, link))
             if isinstance(link.to, CID):
-                return _join(link.to, links, self._clock())
+                return self._arrive(text, steps, link.to)
             key = link.to
         return None
 
@@ -134,19 +148,37 @@ class Names:
         Raises UserError for what is no name, NameLoopError, NoDnsLinkError for a domain without
         content, NameNotResolvedError and PeerUnavailableError.
         """
-        links: list[Link] = []
+        steps: list[tuple[Key, Link]] = []
         key = self.key(text)
-        while len(links) < STEPS_MAX:
+        while len(steps) < STEPS_MAX:
             link = self._at_hand(key) or await self._links.get(key)
             if link.to is None:
                 raise _again(link.error or _not_resolved(key))
-            links.append(link)
+            steps.append((key, link))
             if isinstance(link.to, CID):
-                return _join(link.to, links, self._clock())
+                return self._arrive(text, steps, link.to)
             key = link.to
         raise NameLoopError(
             f"{text[:80]} leads through over {STEPS_MAX} names", hint="point it at /ipfs/CID"
         )
+
+    def _holds(self, walk: _Walk) -> bool:
+        """Tell whether a way is still the one to go."""
+        if self._clock() >= walk.until:
+            return False
+        for key, link in walk.steps:
+            if self._links.last(key) is not link or not self._is_current(key, link):
+                return False
+        return True
+
+    def _arrive(self, text: str, steps: Sequence[tuple[Key, Link]], root: CID) -> Resolved:
+        """Join the links of a way, and remember it for as long as it says the same."""
+        resolved, until = _join(root, [link for _, link in steps], self._clock())
+        changing = tuple(step for step in steps if step[1].fresh_until < math.inf)
+        self._walks[text] = _Walk(resolved, until, changing)
+        if len(self._walks) > NAMES_READ_MAX:
+            del self._walks[next(iter(self._walks))]
+        return resolved
 
     def is_linked(self, host: str) -> bool | None:
         """Tell from memory whether a host has content of its own; None when that takes waiting."""
@@ -242,14 +274,18 @@ class Names:
         return Link(to, below, fresh_until, fresh_until + DOMAIN_STALE_S, link.ttl_s)
 
 
-def _join(root: CID, links: Sequence[Link], now: float) -> Resolved:
+def _join(root: CID, links: Sequence[Link], now: float) -> tuple[Resolved, float]:
+    """Return where links lead, and until when it can be said in the same words."""
     below = "".join(link.below for link in reversed(links))
     nearest = min(links, key=lambda link: link.fresh_until)
-    left_s = nearest.ttl_s
-    if nearest.fresh_until < math.inf:
-        left_s = min(left_s, math.ceil(nearest.fresh_until - now))
-    step_s = max(1, nearest.ttl_s // AGE_STEPS)
-    return Resolved(root, below, max(TTL_S_MIN, left_s - left_s % step_s))
+    until, left_s = nearest.fresh_until, nearest.ttl_s
+    if until < math.inf:
+        left_s = min(left_s, math.ceil(until - now))
+        left_s -= left_s % max(1, nearest.ttl_s // AGE_STEPS)
+        until = min(until, until - left_s + 1)
+    ttl_s = max(TTL_S_MIN, left_s)
+    token = b"%b%b\n%d" % (root.encode(), below.encode(), ttl_s)
+    return Resolved(root, below, ttl_s, token), until
 
 
 def _split(value: str) -> tuple[CID | Key, str]:

@@ -56,6 +56,7 @@ class Named:
         self.names = names
         self._content = content
         self._spell = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._spelling)
+        self._read_path = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._name_of_path)
         self._read_label = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._name_of_label)
 
     # --- the event loop --------------------------------------------------------------------------
@@ -65,22 +66,28 @@ class Named:
 
         Raises UserError for what is no name.
         """
-        text, _ = _split(head.path)
-        asked = self.at_path(head.path)
-        if asked.name != text.lower():
-            rest = head.target[len(PREFIX) + len(text) :]
-            return _moved(302, PREFIX + asked.name.encode() + rest)
-        return self._answer(head, asked)
+        path = head.path
+        text = path[len(PREFIX) :].partition(b"/")[0]
+        name, is_usual = self._read_path(text)
+        if not is_usual:
+            return _moved(302, PREFIX + name.encode() + head.target[len(PREFIX) + len(text) :])
+        resolved = self.names.ready(name)
+        if resolved is None:
+            return TO_ASGI
+        key = b"\n%b\n%b" % (head.target, resolved.token)
+        return self._content.answer_named(
+            head, key, None, lambda: place_of(self.at_path(path), resolved)
+        )
 
     def answer_label(
         self, head: RequestHead, label: str, scheme_of: Callable[[RequestHead], bytes]
     ) -> Answer:
         """Answer `{label}.ipns.{host}`; a key in another spelling is redirected to its usual."""
-        asked = self.at_label(head.host, head.path, label)
-        if isinstance(self.names.key(asked.name), Name) and asked.name != label:
-            host = f"{asked.name}{SUBDOMAIN}{asked.base}".encode()
+        name = self._read_label(label)
+        if name != label and isinstance(self.names.key(name), Name):
+            host = name.encode() + head.host[len(label) :]
             return _moved(301, b"%b://%b%b" % (scheme_of(head), host, head.target))
-        return self._answer(head, asked)
+        return self._answer(head, name, lambda: self.at_label(head.host, head.path, label))
 
     def answer_domain(self, head: RequestHead, domain: str) -> Answer:
         """Answer at a host that is none of the gateway's own; None when it has no content.
@@ -91,23 +98,17 @@ class Named:
         is_linked = self.names.is_linked(domain)
         if is_linked is None:
             return TO_ASGI if head.method in READ_METHODS else None
-        return (
-            self._answer(head, self.at_domain(head.host, head.path, domain)) if is_linked else None
-        )
+        if not is_linked:
+            return None
+        return self._answer(head, domain, lambda: self.at_domain(head.host, head.path, domain))
 
-    def _answer(self, head: RequestHead, asked: Asked) -> Answer:
-        resolved = self.names.ready(asked.name)
+    def _answer(self, head: RequestHead, name: str, asked: Callable[[], Asked]) -> Answer:
+        """Answer at a host that stands for a name."""
+        resolved = self.names.ready(name)
         if resolved is None:
             return TO_ASGI
-        key = b"%b\n%b\n%b%b\n%d" % (
-            asked.host.encode(),
-            head.target,
-            resolved.root.encode(),
-            resolved.below.encode(),
-            resolved.ttl_s,
-        )
-        label = asked.name if asked.host else None
-        return self._content.answer_named(head, key, label, lambda: place_of(asked, resolved))
+        key = b"%b\n%b\n%b" % (head.host, head.target, resolved.token)
+        return self._content.answer_named(head, key, name, lambda: place_of(asked(), resolved))
 
     # --- what is asked for -----------------------------------------------------------------------
 
@@ -129,6 +130,11 @@ class Named:
         """Return the one label that a name has in `{label}.ipns.{host}`; UserError for no name."""
         name = self._spell(text)
         return name if isinstance(self.names.key(name), Name) else inline(name)
+
+    def _name_of_path(self, text: bytes) -> tuple[str, bool]:
+        """Return a name's one spelling, and whether it was spelled so."""
+        name = self._spell(text.decode("ascii", "replace"))
+        return name, name == text.decode("ascii", "replace").lower()
 
     def _spelling(self, text: str) -> str:
         return str(self.names.key(text))

@@ -277,6 +277,7 @@ class GatewayProcess:
                 listening(config, self.front.route, before(self.front, self.delivery, self.asgi()))
             )
             stack.callback(self.events.close)  # endless answers end before the listener waits
+            await self.names.keep()
             await self._warm_all()
             settle_memory()
             log.info("serving", listen=self.config.listen, hosts=self.config.hosts)
