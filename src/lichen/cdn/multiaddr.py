@@ -79,8 +79,8 @@ class HttpAddress(msgspec.Struct, frozen=True):
 def parse_origin(url: str) -> HttpAddress:
     """Read the URL of a server's root; raise UserError for one with anything behind its port."""
     hint = "write it as https://host or http://host:port"
-    if len(url) > TEXT_MAX:
-        raise UserError(f"a URL has at most {TEXT_MAX} letters", hint=hint)
+    if len(url) > TEXT_MAX or not url.isascii() or not url.isprintable():
+        raise UserError(f"a URL has at most {TEXT_MAX} letters, all of them ASCII", hint=hint)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
