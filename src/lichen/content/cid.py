@@ -43,7 +43,7 @@ _USUAL = frozenset(bytes((1, codec, SHA2_256, 32)) for codec in (RAW, DAG_PB, DA
 class CID:
     """A version, a codec and a multihash; immutable, hashable, equal by content."""
 
-    __slots__ = ("_bytes", "codec", "digest", "hash_code", "multihash", "version")
+    __slots__ = ("_bytes", "_digest_at", "codec", "hash_code", "multihash", "version")
 
     def __init__(
         self, codec: int, digest: bytes, hash_code: int = SHA2_256, version: int = 1
@@ -57,8 +57,9 @@ class CID:
         self.version = version
         self.codec = codec
         self.hash_code = hash_code
-        self.digest = digest
-        self.multihash = varint.encode(hash_code) + varint.encode(len(digest)) + digest
+        head = varint.encode(hash_code) + varint.encode(len(digest))
+        self._digest_at = len(head)
+        self.multihash = head + digest
         prefix = b"" if version == 0 else b"\x01" + varint.encode(codec)
         self._bytes = prefix + self.multihash
 
@@ -103,10 +104,15 @@ class CID:
         cid.version = 1
         cid.codec = whole[1]
         cid.hash_code = SHA2_256
-        cid.digest = whole[4:]
         cid.multihash = whole[2:]
+        cid._digest_at = 2  # noqa: SLF001 - of this very class
         cid._bytes = whole  # noqa: SLF001 - of this very class
         return cid
+
+    @property
+    def digest(self) -> bytes:
+        """Return the hash alone; kept once, because walks and additions hold very many CIDs."""
+        return self.multihash[self._digest_at :]
 
     @classmethod
     def parse(cls, text: str) -> Self:
