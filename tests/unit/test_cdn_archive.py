@@ -193,6 +193,7 @@ def _store(blocks, tree):
     return blocks.folder(*((name, _store(blocks, inner)) for name, inner in tree))
 
 
+@settings(deadline=None)
 @given(trees)
 def test_whatever_a_tree_is_called_it_stays_below_its_root_and_out_of_symlinks(tree):
     blocks = Memory()
@@ -272,7 +273,7 @@ segments = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_s
 paths = st.lists(segments, min_size=1, max_size=6).map("/".join)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     paths,
     st.sampled_from([ustar.Kind.FILE, ustar.Kind.DIRECTORY, ustar.Kind.SYMLINK]),
