@@ -203,6 +203,30 @@ def test_content_comes_back_as_it_was_added(network):
     assert (network.root / "back" / "a.bin").read_bytes() == same
 
 
+def test_pins_are_listed_and_let_go_of_unless_a_release_needs_them(network):
+    (network.root / "mine").mkdir()
+    (network.root / "mine" / "a").write_text("mine")
+    (network.root / "mine" / "link").symlink_to("a")
+    cid = network.json("storage", "add", "mine")["cid"]
+    pinned = network.json("storage", "ls")
+    assert cid in [pin["cid"] for pin in pinned["pins"]]
+    assert 0 < pinned["pinned_bytes"] < pinned["pinned_bytes_max"]
+    assert network.json("storage", "status", cid)["pinned"]
+    assert network.run("storage", "get", cid, "-o", "mine2").returncode == 0
+    assert (network.root / "mine2" / "link").readlink().name == "a"
+    assert network.json("storage", "rm", cid)["cid"] == cid
+    assert not network.json("storage", "status", cid)["pinned"]
+    assert network.run("storage", "rm", cid).returncode == 1
+    assert network.json("storage", "pin", cid)["bytes"] > 0
+    again = network.run("storage", "add", "mine")
+    assert (again.stdout.strip(), "0 bytes were sent" in again.stderr) == (cid, True)
+    assert network.run("init", "needed", "--template", "static").returncode == 0
+    site = network.json("deploy", "needed")["site"]
+    assert site in [pin["cid"] for pin in network.json("storage", "ls")["pins"]]
+    refused = network.run("storage", "rm", site)
+    assert (refused.returncode, "needed v1" in refused.stderr) == (1, True)
+
+
 def test_stdin_can_be_stored_and_sent(network):
     stored = network.run("storage", "add", "-", stdin="from a pipe\n")
     assert stored.returncode == 0, stored.stderr

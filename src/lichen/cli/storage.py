@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,16 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from lichen.cli import connect, console
-from lichen.errors import UserError, VerificationError
+from lichen.cli.progress import progress
+from lichen.content.blocks import MissingBlockError
+from lichen.errors import UserError
 
 if TYPE_CHECKING:
-    from lichen.cli.project.pack import Pack
+    from collections.abc import Sequence
+
     from lichen.content import CID
-    from lichen.content.importer import Root
+    from lichen.content.profile import Profile
+    from lichen.gateway.api.views import PinView
+    from lichen.sdk.adding import BlockSource
+    from lichen.sdk.client import Client
 
 app = App(name="storage", help="Content by hash.")
-CAR_BYTES_MAX = 2 * 2**30
-READ_BYTES = 256 * 1024
 
 
 @app.command
@@ -29,32 +35,27 @@ def add(
     import_profile: str = "unixfs-v1-2025",
     hidden: bool = False,
 ) -> None:
-    """Store a file, a folder or stdin (-), and print its CID. A .car is imported as it is.
+    """Store and pin a file, a folder or stdin (-), and print its CID. A .car is imported as it is.
+
+    Only what the gateway lacks is sent: run it again after an interruption, or a change.
 
     Parameters
     ----------
     path
-        A file, a folder, or - for stdin.
+        A file, a folder, or - for stdin. Symlinks in a folder are kept as symlinks.
     import_profile
         unixfs-v1-2025 or unixfs-v0-2015: what decides the CID.
     hidden
         Take files whose names begin with a dot, too.
     """
-    from lichen.cli.project.pack import Pack
     from lichen.content.profile import profile_named
 
-    if path.endswith(".car"):
-        _add_car(Path(path))
-        return
-    with Pack(profile_named(import_profile), with_hidden=hidden) as pack:
-        root = pack.add_stream(sys.stdin.buffer) if path == "-" else pack.add(Path(path))
-        with connect.signer() as client, console.step(f"store {pack.size:,} bytes"):
-            stored = client.upload_car(pack.parts(root.cid))
-        if stored.roots != (root.cid,):
-            raise VerificationError(
-                f"the gateway stored {stored.roots}, not {root.cid}", hint="use another gateway"
-            )
-        _print_root(root, pack)
+    profile = profile_named(import_profile)
+    with connect.signer() as client:
+        if path.endswith(".car"):
+            _add_car(client, Path(path))
+        else:
+            _add_files(client, path, profile, hidden=hidden)
 
 
 @app.command
@@ -93,8 +94,8 @@ def get(
 
 
 @app.command
-def ls(target: str, /) -> None:
-    """List a folder.
+def ls(target: str | None = None, /) -> None:
+    """List a folder, or without one what your account pins at the gateway.
 
     Parameters
     ----------
@@ -104,6 +105,9 @@ def ls(target: str, /) -> None:
     from lichen.cli.project import fetch
     from lichen.content import reader
 
+    if target is None:
+        _list_pins()
+        return
     with connect.reader() as client:
         blocks = fetch.blocks_of(client)
         entry = fetch.locate(blocks, target)
@@ -112,6 +116,36 @@ def ls(target: str, /) -> None:
         entries = list(reader.list_directory(blocks, entry.cid))
     rows = [(console.clean(e.name), e.cid, e.total_bytes or "-") for e in entries]
     console.emit(entries, lambda: console.table(("name", "cid", ">bytes"), rows))
+
+
+@app.command
+def pin(cid: str, /) -> None:
+    """Have the gateway keep content for your account; what it lacks it fetches.
+
+    Parameters
+    ----------
+    cid
+        The CID.
+    """
+    with connect.signer() as client, console.step(f"pin {cid}"):
+        found = client.pin(cid)
+    if found.missing:
+        raise MissingBlockError(found.missing[0])
+    console.emit(found, lambda: print(f"{found.cid}  {found.bytes:,} bytes"))
+
+
+@app.command
+def rm(cid: str, /) -> None:
+    """Let go of your account's pin of a CID. The gateway may then forget the content.
+
+    Parameters
+    ----------
+    cid
+        The CID.
+    """
+    with connect.signer() as client:
+        found = client.unpin(cid)
+    console.emit(found, lambda: print(f"{found.cid} is no longer pinned by you"))
 
 
 @app.command
@@ -125,22 +159,60 @@ def status(cid: str, /) -> None:
     """
     with connect.reader() as client:
         found = client.storage(cid)
-    pairs = [("cid", found.cid), ("bytes", f"{found.bytes:,}"), ("codec", found.codec)]
+    pairs = [
+        ("cid", found.cid),
+        ("bytes", f"{found.bytes:,}"),
+        ("codec", found.codec),
+        ("pinned", "yes" if found.pinned else "no"),
+    ]
     console.emit(found, lambda: console.fields(pairs))
 
 
-def _add_car(path: Path) -> None:
-    if path.stat().st_size > CAR_BYTES_MAX:
-        raise UserError(f"{path} is over 2 GiB", hint="split it")
-    with connect.signer() as client, console.step(f"import {path}"), path.open("rb") as stream:
-        stored = client.upload_car(iter(lambda: stream.read(READ_BYTES), b""))
-    data = [{"cid": root, "bytes": stored.bytes, "files": None} for root in stored.roots]
+def _add_files(client: Client, path: str, profile: Profile, *, hidden: bool) -> None:
+    from lichen.cli.project.pack import Pack
+
+    total = os.path.getsize(path) if os.path.isfile(path) else None
+    with contextlib.ExitStack() as stack:
+        with progress(f"read {path}") as update:
+            pack = stack.enter_context(
+                Pack(profile, with_hidden=hidden, as_is=True, progress=lambda n: update(n, total))
+            )
+            root = pack.add_stream(sys.stdin.buffer) if path == "-" else pack.add(Path(path))
+        _send(client, pack, [root.cid])
+        data = {"cid": root.cid, "bytes": pack.size, "files": pack.files}
+    console.emit(data, lambda: print(root.cid))
+
+
+def _add_car(client: Client, path: Path) -> None:
+    from lichen.cli.project.pack import CarPack
+
+    with contextlib.ExitStack() as stack:
+        total = path.stat().st_size if path.exists() else None
+        with progress(f"read {path}") as update:
+            pack = stack.enter_context(CarPack(path, lambda done: update(done, total)))
+        _send(client, pack, pack.roots)
+        data = [{"cid": root, "bytes": pack.size, "files": None} for root in pack.roots]
 
     def human() -> None:
-        for root in stored.roots:
+        for root in pack.roots:
             print(root)
 
     console.emit(data[0] if len(data) == 1 else data, human)
+
+
+def _send(client: Client, source: BlockSource, roots: Sequence[CID]) -> None:
+    """Bring blocks to the gateway and pin them; say what is incomplete."""
+    from lichen.sdk.adding import send
+
+    with progress(f"store {source.blocks_bytes:,} bytes") as update:
+        sent = send(client, source, roots, update)
+    console.say(f"  {sent.bytes:,} bytes were sent, the gateway had the rest")
+    for kept in sent.pins:
+        if kept.missing:
+            console.say(
+                f"  {kept.cid} is incomplete and kept for a day only: block {kept.missing[0]} "
+                "is neither here nor at the gateway"
+            )
 
 
 def _say_written(cid: CID, files: int, output: Path) -> None:
@@ -148,6 +220,26 @@ def _say_written(cid: CID, files: int, output: Path) -> None:
     console.emit(data, lambda: print(f"{files} files checked and written to {output}"))
 
 
-def _print_root(root: Root, pack: Pack) -> None:
-    data = {"cid": root.cid, "bytes": pack.size, "files": pack.files}
-    console.emit(data, lambda: print(root.cid))
+def _list_pins() -> None:
+    with connect.signer() as client:
+        page = client.pins()
+        pins = list(page.items)
+        while page.cursor is not None:
+            page = client.pins(page.cursor)
+            pins += page.items
+    data = {
+        "pins": pins,
+        "pinned_bytes": page.pinned_bytes,
+        "pinned_bytes_max": page.pinned_bytes_max,
+    }
+
+    def human() -> None:
+        rows = [(p.cid, f"{p.bytes:,}", connect.when(p.added_ms), _until(p)) for p in pins]
+        console.table(("cid", ">bytes", "added", "until"), rows)
+        print(f"{page.pinned_bytes:,} of {page.pinned_bytes_max:,} bytes")
+
+    console.emit(data, human)
+
+
+def _until(pin: PinView) -> str:
+    return "" if pin.expires_ms is None else connect.when(pin.expires_ms)

@@ -75,6 +75,11 @@ class CarReader:
             yield cid, block
         self._input.drain()
 
+    @property
+    def position(self) -> int:
+        """Return where in the stream the last block that was handed out ends."""
+        return self._input.position
+
     def _read_header(self) -> bytes:
         size = self._input.length(HEADER_BYTES_MAX)
         if size is None:
@@ -99,6 +104,7 @@ class _Input:
         self._stream = stream
         self._ahead = b""
         self._at = 0
+        self.position = 0  # the bytes that were taken
         self._left: int | None = None  # of the inner CAR of a version 2
 
     def end_after(self, size: int) -> None:
@@ -136,6 +142,7 @@ class _Input:
             if size > self._left:
                 raise CarError(_TRUNCATED)
             self._left -= size
+        self.position += size
         found = self._ahead[self._at : self._at + size]
         self._at += len(found)
         return found if len(found) == size else self._read_on(found, size)

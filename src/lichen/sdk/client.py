@@ -35,10 +35,11 @@ from lichen.sdk.upload import Spool
 from lichen.units import Amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import httpx
 
+    from lichen.content.cid import CID
     from lichen.content.ipns import Name
     from lichen.identity import Address, PrivateKey
     from lichen.ledger.results import Result
@@ -321,6 +322,46 @@ class Client:
         """
         self._connection.put(f"/routing/v1/ipns/{name}", record, IPNS_RECORD)
         return self.name_record(name) == record
+
+    def upload_part(self, spool: Spool, progress: Progress | None = None) -> views.Uploaded:
+        """Store one of several CARs of the same roots; `pin` them when all are there."""
+        self._signer()
+        return self._connection.post_file(
+            "/api/v1/content?part=1", spool, "application/vnd.ipld.car", views.Uploaded, progress
+        )
+
+    def missing(self, cids: Sequence[CID]) -> tuple[CID, ...]:
+        """Return which of up to 16,384 blocks the gateway lacks."""
+        self._signer()
+        asked = bytes(libipld.encode_dag_cbor([cid.encode() for cid in cids]))
+        with Spool([asked]) as spool:
+            answer = self._connection.post_file(
+                "/api/v1/content/missing", spool, "application/vnd.ipld.dag-cbor", views.Missing
+            )
+        return answer.cids
+
+    # What the account keeps at the gateway
+
+    def pin(self, cid: str, *, fetch: bool = True) -> views.PinView:
+        """Keep a whole DAG; what the gateway lacks it fetches, or names without `fetch`.
+
+        Raises NotFoundError, QuotaError.
+        """
+        self._signer()
+        path = f"/api/v1/storage/{quote_path(cid)}/pin{'' if fetch else '?fetch=0'}"
+        return self._connection.signed("POST", path, views.PinView)
+
+    def unpin(self, cid: str) -> views.PinView:
+        """Let go of the account's own pin; raise NotFoundError when it has none."""
+        self._signer()
+        path = f"/api/v1/storage/{quote_path(cid)}/pin"
+        return self._connection.signed("DELETE", path, views.PinView)
+
+    def pins(self, cursor: str = "") -> views.PinPage:
+        """Return some of the account's pins, behind a cursor, and what all of them weigh."""
+        self._signer()
+        path = f"/api/v1/storage?limit={PAGE_MAX}{'&cursor=' + cursor if cursor else ''}"
+        return self._connection.signed("GET", path, views.PinPage)
 
     def _signer(self) -> PrivateKey:
         if self.key is None:

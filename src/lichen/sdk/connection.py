@@ -85,7 +85,12 @@ class Connection:
         return _decode(_successful(_repeated(send)).content, kind)
 
     def post_file(
-        self, path: str, spool: Spool, media_type: str, kind: type[T], progress: Progress | None
+        self,
+        path: str,
+        spool: Spool,
+        media_type: str,
+        kind: type[T],
+        progress: Progress | None = None,
     ) -> T:
         """Post a spooled body, signed. Content is named by its hash: a repeat does no harm."""
 
@@ -112,6 +117,21 @@ class Connection:
             return self._send(request, JSON_BYTES_MAX)
 
         _successful(_repeated(send))
+
+    def signed(self, method: str, path: str, kind: type[T]) -> T:
+        """Do something without a body, signed. A DELETE is sent once: it works once."""
+
+        def send() -> httpx.Response:
+            request = self._client.build_request(
+                method,
+                self.base + path,
+                timeout=httpx.Timeout(self._client.timeout.connect, read=STORED_S_MAX),
+            )
+            self._sign(request, None)
+            return self._send(request, JSON_BYTES_MAX)
+
+        answer = send() if method == "DELETE" else _repeated(send)
+        return _decode(_successful(answer).content, kind)
 
     def exchange(
         self,

@@ -94,9 +94,9 @@ def _write_parts(parts: Iterable[bytes | memoryview], target: Path) -> None:
     """Write to a neighbour first, so that a broken transfer never looks like the file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    with partial.open("wb") as stream:
-        for part in parts:
-            stream.write(part)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    with open(fd, "wb") as stream:
+        stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(target)
@@ -110,6 +110,8 @@ def _write_folder(
         raise LimitError(f"nested over {FOLDER_DEPTH_MAX} folders deep", hint="fetch a part of it")
     if not entry.is_directory:
         raise UserError(f"{target.name} is neither file nor folder", hint="it is left out upstream")
+    if target.is_symlink():  # made by this very content, perhaps, to have us write elsewhere
+        raise UserError(f"{target} is a symlink here", hint="write to another folder")
     target.mkdir(parents=True, exist_ok=True)
     count = 0
     for child in reader.list_directory(blocks, entry.cid):
@@ -118,11 +120,24 @@ def _write_folder(
         _check_name(child.name)
         inner = reader.stat(blocks, child.cid)
         place = target / child.name
-        if inner.is_file:
+        if inner.target is not None:
+            _write_link(inner.target, place)
+            count += 1
+        elif inner.is_file:
             count += _write_file(blocks, inner, place)
         else:
             count += _write_folder(blocks, inner, place, depth + 1, entries)
     return count
+
+
+def _write_link(target: str, place: Path) -> None:
+    """Write a symlink as it was; nothing is written through it."""
+    if place.is_symlink():
+        place.unlink()
+    try:
+        place.symlink_to(target)
+    except (FileExistsError, ValueError) as error:
+        raise UserError(f"{place} cannot become a symlink", hint="write to a new folder") from error
 
 
 def _check_name(name: str) -> None:

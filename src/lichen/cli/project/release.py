@@ -94,17 +94,16 @@ def is_same(active: Release, built: Built) -> bool:
 
 
 def upload(client: Client, built: Built, pack: Pack) -> None:
-    """Store the blocks at the gateway, unless it has every root already."""
-    missing = [root for root in built.roots if not _has(client, str(root))]
-    if not missing:
-        return
+    """Have the gateway keep what the release is made of; send it the blocks that it lacks."""
+    from lichen.sdk.adding import send
+
     with console.step("upload") as step:
-        stored = client.upload_car(pack.parts(*built.roots))
-        if set(stored.roots) != set(built.roots):
+        sent = send(client, pack, built.roots)
+        if any(pin.missing for pin in sent.pins):
             raise PeerUnavailableError(
                 "the gateway did not store what was sent", hint="run the command again"
             )
-        step.done(f"uploaded {stored.bytes:,} bytes")
+        step.done(f"uploaded {sent.bytes:,} of {pack.blocks_bytes:,} bytes")
 
 
 def wait_serving(client: Client, name: str, number: int) -> Release:
@@ -128,14 +127,6 @@ def _served(client: Client, name: str) -> Release | None:
         return client.app(name).release
     except NotFoundError:  # the gateway has not seen the block yet
         return None
-
-
-def _has(client: Client, cid: str) -> bool:
-    try:
-        client.storage(cid)
-    except NotFoundError:
-        return False
-    return True
 
 
 def _grant(
