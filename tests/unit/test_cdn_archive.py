@@ -269,6 +269,13 @@ def test_a_file_of_a_large_size_has_it_in_a_pax_record():
     assert len(ustar.header(small)) == ustar.BLOCK_BYTES
 
 
+def test_letters_of_names_and_targets_are_kept():
+    member = ustar.Member("what?", ustar.Kind.SYMLINK, target="why?/*")
+    with tarfile.open(fileobj=io.BytesIO(ustar.header(member) + ustar.END)) as tar:
+        found = tar.next()
+    assert (found.name, found.linkname) == ("what?", "why?/*")
+
+
 segments = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=70)
 paths = st.lists(segments, min_size=1, max_size=6).map("/".join)
 

@@ -115,7 +115,8 @@ def _split_name(path: str) -> tuple[bytes, bytes] | None:
 
 
 def _ascii(text: str) -> bytes:
-    return text.encode("ascii", "replace").replace(b"?", b"_")
+    """Spell a text for readers that know no pax records: what is not ASCII becomes `_`."""
+    return "".join(letter if letter.isascii() else "_" for letter in text).encode()
 
 
 def _is_utf8(data: bytes) -> bool:
