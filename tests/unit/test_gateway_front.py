@@ -169,6 +169,8 @@ def test_a_folder_without_its_slash_leads_there_at_host_and_path_alike(world, ho
     prefix = "" if host.startswith("shop") else "/app/shop"
     answer = world.ask(f"{prefix}/docs", host=host)
     assert (answer.status, fields(answer)["location"]) == (301, "./docs/")
+    answer = world.ask(f"{prefix}/docs?a=b", host=host)
+    assert (answer.status, fields(answer)["location"]) == (301, "./docs/?a=b")
 
 
 def test_header_rules_hold_for_the_site(world):
@@ -188,6 +190,9 @@ def test_redirects_answer_where_there_is_no_file(world, path, status, location):
     below = world.ask("/app/shop" + path, host="localhost")
     prefix = "/app/shop" if location.startswith("/") else ""
     assert fields(below)["location"] == prefix + location
+    for _ in range(2):
+        assert fields(world.ask(path + "?a=b"))["location"] == location + "?a=b"
+    assert fields(world.ask(path))["location"] == location
 
 
 def test_a_rule_shows_a_page_under_another_path_and_status(world):

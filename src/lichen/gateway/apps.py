@@ -11,11 +11,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from lichen.cdn.formats import decode_path
+from lichen.cdn.formats import decode_path, moved_headers
 from lichen.cdn.forms.file import location_of
 from lichen.cdn.kept import Keep, Kept
+from lichen.cdn.redirects import MOVES, with_query
 from lichen.cdn.serve import Shelf
 from lichen.cdn.site import Moved, Rules, find_otherwise, find_page, load_rules
+from lichen.cdn.uri import ready
 from lichen.errors import UserError
 from lichen.gateway.routes import AppRoutes
 from lichen.ledger.errors import UnknownAppError
@@ -67,31 +69,33 @@ class Apps:
             if key.startswith(APPS.prefix):
                 self._routes.pop(key.removeprefix(APPS.prefix).decode(), None)
 
-    def site(self, root: CID, path: bytes, prefix: str = "") -> Kept:
+    def site(self, root: CID, path: bytes, prefix: str = "", query: bytes = b"") -> Kept:
         """Return what a site has at a path: a file, a redirect to a directory, or None.
 
-        `prefix` is the path that stands for the root, empty at a host of its own. Raises
-        NotFlatError or MissingBlockError for what the ASGI side has to answer.
+        `prefix` is the path that stands for the root, empty at a host of its own. A redirect passes
+        `query` on. Raises NotFlatError or MissingBlockError for what the ASGI side has to answer.
         """
         key = (root, path, bool(prefix))
         found = self._sites.get(key)
         if found is None and key not in self._sites:
             found = self._look_up(root, path, is_shared=bool(prefix))
             self._sites.put(key, found)
+        if query and isinstance(found, Ready):
+            return self._look_up(root, path, query, is_shared=bool(prefix))
         return found
 
-    def _look_up(self, root: CID, path: bytes, *, is_shared: bool) -> Kept:
+    def _look_up(self, root: CID, path: bytes, query: bytes = b"", *, is_shared: bool) -> Kept:
         text = _decoded(path)
         found = None if text is None else find_page(self._store, root, text)
         if isinstance(found, Moved):  # relative, so that it holds below /app/{app} too
             location = "./" + quote(found.to.rstrip("/").rpartition("/")[2]) + "/"
-            return _moved(301, location.encode())
+            return _moved(301, location.encode() + (b"?" + query if query else b""))
         if found is None:
             return None
         rules = self._rules_of(root)
         return self._shelf.file(found, root, SITE_CACHE, rules, is_shared=is_shared)
 
-    def otherwise(self, root: CID, path: bytes, prefix: str = "") -> Kept:
+    def otherwise(self, root: CID, path: bytes, prefix: str = "", query: bytes = b"") -> Kept:
         """Return what a site answers where it has no file: a redirect, a page, or None.
 
         Arguments and errors are those of `site`.
@@ -101,13 +105,16 @@ class Apps:
         if found is None and key not in self._otherwise:
             found = self._look_elsewhere(root, path, prefix)
             self._otherwise.put(key, found)
+        if query and isinstance(found, Ready) and found.status in MOVES:
+            return self._look_elsewhere(root, path, prefix, query)
         return found
 
-    def _look_elsewhere(self, root: CID, path: bytes, prefix: str) -> Kept:
+    def _look_elsewhere(self, root: CID, path: bytes, prefix: str, query: bytes = b"") -> Kept:
         rules = self._rules_of(root)
         found = find_otherwise(self._store, root, _decoded(path) or "", rules)
         if isinstance(found, Moved):
-            return _moved(found.status, location_of(found, prefix))
+            location = with_query(location_of(found, prefix).decode(), query.decode("latin-1"))
+            return _moved(found.status, location.encode("ascii", "replace"))
         if found is None:
             return None
         make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page
@@ -130,4 +137,4 @@ def _decoded(path: bytes) -> str | None:
 
 
 def _moved(status: int, location: bytes) -> Ready:
-    return Ready.of(status, [(b"location", location), (b"cache-control", SITE_CACHE)])
+    return ready(status, moved_headers(location, SITE_CACHE))

@@ -195,14 +195,14 @@ class Front:
     def _site(
         self, root: CID, path: bytes, head: RequestHead, prefix: str, *, otherwise: bool = False
     ) -> Answer:
+        look = self._apps.otherwise if otherwise else self._apps.site
         try:
-            if otherwise:
-                found = self._apps.otherwise(root, path, prefix)
-            else:
-                found = self._apps.site(root, path, prefix)
+            found = look(root, path, prefix)
+            if isinstance(found, ContentEntry):
+                return content_answer(found, head)
+            return look(root, path, prefix, head.query) if found is not None else None
         except (NotFlatError, MissingBlockError):
             return TO_ASGI
-        return content_answer(found, head) if isinstance(found, ContentEntry) else found
 
 
 def _no_route(app: str, path: bytes) -> NoRouteError:
