@@ -63,7 +63,8 @@ def find_nginx():
 class Kubo:
     """A Kubo that asks one delegated router and nobody else."""
 
-    def __init__(self, home, router):
+    def __init__(self, home, router, publishers=()):
+        self.publishers = list(publishers)  # to whom it gives its IPNS records
         self.home = Path(home)
         self.binary = find_kubo()
         self.router = router
@@ -83,7 +84,7 @@ class Kubo:
         config["DNS"] = {"Resolvers": {}}
         config["Discovery"] = {"MDNS": {"Enabled": False}}
         config["HTTPRetrieval"] = {"TLSInsecureSkipVerify": True}
-        config["Ipns"] = {"DelegatedPublishers": []}
+        config["Ipns"] = {"DelegatedPublishers": self.publishers}
         config["Provide"] = {"Enabled": False}
         config["Routing"] = {"Type": "delegated", "DelegatedRouters": [self.router]}
         config["Swarm"] |= {"DisableNatPortMap": True}

@@ -5,12 +5,18 @@ import time
 
 import pytest
 
+from lichen.cdn.fetch import Fetcher, Outside
+from lichen.cdn.name_links import NameNotResolvedError
 from lichen.cli.network.folder import write_config
+from lichen.content import BlockStore
 from lichen.content.ipns import Name, create_record, verify_record
 from lichen.content.libp2p_key import public_key
+from lichen.gateway.config import GatewayConfig
+from lichen.gateway.name_service import NameService
 from lichen.identity import KeyKind, PrivateKey
 from lichen.testing.network import Answer, LocalNetwork
 from tests.integration.dns_world import serving_beside, txt
+from tests.integration.interop_world import Kubo
 
 RECORD_TYPE = "application/vnd.ipfs.ipns-record"
 S = 10**9
@@ -213,3 +219,35 @@ def test_records_are_imported_from_files_and_broken_ones_refused(network):
     assert failed.returncode == 4
     assert json.loads(failed.stdout) == []
     assert ask(network, local(network), f"/ipns/{name}/docs/a.txt").body == b"text"
+
+
+async def test_a_gateway_asks_the_routers_that_it_was_told_of(network, tmp_path):
+    name, record = put(network, key_of(7), f"/ipfs/{network.site}")
+    outside = Outside((f"http://{local(network)}",))
+    settings = GatewayConfig(network="", ledger="", listen="", dnslink=False)
+    with BlockStore.open(tmp_path / "content", capacity_bytes=2**24) as store:
+        fetcher = Fetcher(store, list, outside=outside)
+        other = NameService(str(tmp_path), settings, fetch=fetcher.routers.find_record)
+        assert str((await other.names.resolve(str(name))).root) == network.site
+        assert other.store.get(name) == record
+        with pytest.raises(NameNotResolvedError):
+            await other.names.resolve(str(Name.of(public_key(key_of(98)))))
+        await other.close()
+        await fetcher.close()
+
+
+def test_kubo_publishes_here_and_resolves_what_was_published_here(network, tmp_path):
+    router = f"http://{local(network)}"
+    with Kubo(tmp_path / "kubo", router, [f"{router}/routing/v1/ipns"]) as kubo:
+        for kind in ("ed25519", "rsa"):
+            name = kubo.ipfs("key", "gen", f"--type={kind}", kind, "--ipns-base=base36").decode()
+            value = f"/ipfs/{network.site}/docs"
+            options = ["--allow-delegated", "--resolve=false", f"--key={kind}"]
+            kubo.ipfs("name", "publish", *options, value)
+            assert network.lichen("name", "resolve", name.strip())["path"] == value
+            page = ask(network, local(network), f"/ipns/{name.strip()}/a.txt")
+            assert page.body == b"text"
+        name, _ = put(network, key_of(6), f"/ipfs/{network.site}", sequence=3)
+        assert kubo.ipfs("name", "resolve", f"/ipns/{name}").decode().strip() == (
+            f"/ipfs/{network.site}"
+        )

@@ -326,6 +326,19 @@ async def test_only_so_many_names_are_looked_up_at_once(world, monkeypatch):
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_a_link_that_holds_is_used_while_too_much_is_looked_up(world, monkeypatch):
+    world.put(ttl_s=10)
+    await world.names.resolve(str(NAMES[0]))
+    world.seconds += 1000
+    monkeypatch.setattr(name_links, "UNDER_WAY_MAX", 0)
+    assert (await world.names.resolve(str(NAMES[0]))).root == A
+    with pytest.raises(PeerUnavailableError):
+        await world.names.resolve(str(NAMES[1]))
+    world.put(value=f"/ipfs/{B}", sequence=2)
+    with pytest.raises(PeerUnavailableError):
+        await world.names.resolve(str(NAMES[0]))
+
+
 async def test_only_so_many_links_are_remembered(world, monkeypatch):
     monkeypatch.setattr(name_links, "LINKS_MAX", 5)
     for number in range(12):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 LINKS_MAX: Final = 20_000
-UNDER_WAY_MAX: Final = 256
+UNDER_WAY_MAX: Final = 1024  # whoever asks for slow domains is not to hold up all others
 LOOKUP_S_MAX: Final = 10.0
 ABSENT_S: Final = 5.0  # a name without a record is not looked for again so soon
 NO_LINK_S: Final = 60.0  # nor a domain without a DNSLink
@@ -107,11 +107,20 @@ class Links:
         return link
 
     async def get(self, key: Key) -> Link:
-        """Return a link; raise PeerUnavailableError when that takes too long."""
+        """Return a link, an old one that holds where too much is under way to look it up.
+
+        Raises PeerUnavailableError where that takes too long, or too much is under way.
+        """
         link = self.at_hand(key)
         if link is not None:
             return link
-        task = self._start(key)
+        try:
+            task = self._start(key)
+        except PeerUnavailableError:
+            before = self._links.get(key)
+            if before is None or not self._is_usable(key, before):
+                raise
+            return before
         done, _ = await asyncio.wait({task}, timeout=LOOKUP_S_MAX + 1)
         if not done:
             raise _too_slow(key)
@@ -149,13 +158,16 @@ class Links:
 
     def _after_failure(self, key: Key, before: Link | None, error: LichenError) -> Link:
         """Go on with the last answer while it is usable; else remember the failure shortly."""
-        now = self._clock()
-        if before is not None and before.error is None and now < before.usable_until:
+        if before is not None and self._is_usable(key, before):
             log.info("an old answer for a name is used", name=str(key), error=error.what)
-            until = min(now + FAILED_S, before.usable_until)
+            until = min(self._clock() + FAILED_S, before.usable_until)
             return msgspec.structs.replace(before, fresh_until=until, ttl_s=int(FAILED_S))
         is_absent = isinstance(error, NameNotResolvedError)
         return self._failed(ABSENT_S if is_absent else FAILED_S, error)
+
+    def _is_usable(self, key: Key, link: Link) -> bool:
+        is_over = self._clock() >= link.usable_until
+        return link.error is None and not is_over and self._is_current(key, link)
 
     def _failed(self, remembered_s: float, error: LichenError) -> Link:
         until = self._clock() + remembered_s
