@@ -102,7 +102,9 @@ class Delivery:
 
     async def _open(self, place: Place, request: Request, stack: contextlib.ExitStack) -> _Begun:
         """Begin an answer: from what is here, else by threads that may wait for the network."""
-        wanted = read_wanted(request.url.query, request.headers)
+        repeated = ("accept", "cache-control")
+        headers = {name: ", ".join(request.headers.getlist(name)) for name in repeated}
+        wanted = read_wanted(request.url.query, headers)
         try:
             return await _begin(self._pump, self._beginning(place, request, wanted), stack)
         except MissingBlockError:

@@ -33,10 +33,14 @@ if TYPE_CHECKING:
 
 
 class Export(msgspec.Struct, frozen=True):
-    """A CAR, made as it is read, and the CIDs along the path to its root."""
+    """A CAR, made as it is read, and the CIDs along the path to its root.
+
+    `is_whole` tells that it has all that is below.
+    """
 
     roots: tuple[CID, ...]
     pieces: Iterator[bytes]
+    is_whole: bool
 
 
 class _Noted:
@@ -62,7 +66,7 @@ def export_path(blocks: Blocks, root: CID, path: str, wanted: WantedCar) -> Expo
     roots = follow(noted, root, path)
     below = _below(blocks, roots[-1], wanted)
     found = _blocks(blocks, noted.cids, walk(blocks, roots[-1], below, dups=wanted.dups))
-    return Export(roots, write_car(roots[-1:], found))
+    return Export(roots, write_car(roots[-1:], found), below is all_below)
 
 
 def _blocks(

@@ -37,7 +37,7 @@ def plan_car(blocks: Blocks, place: Place, wanted: Wanted, conditions: Condition
         )
     )
     etag = _etag(place, export.roots[-1], car)
-    return plan_stream(etag, headers, conditions, export.pieces, whole=car.scope == "all")
+    return plan_stream(etag, headers, conditions, export.pieces, whole=export.is_whole)
 
 
 def _etag(place: Place, cid: CID, car: WantedCar) -> bytes:
