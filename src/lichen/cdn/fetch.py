@@ -191,7 +191,7 @@ class Fetcher:
             session.had(reply.source)
             self.counts[reply.source.kind] += 1
             return reply.block
-        if known and not race.reached:
+        if (known or race.asked) and not race.reached:
             raise PeerUnavailableError(
                 f"no content peer could be asked for {cid}", hint="try again shortly"
             )

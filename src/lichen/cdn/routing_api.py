@@ -217,7 +217,10 @@ async def _body(request: Request) -> bytes:
             async for part in request.stream():
                 body += part
                 if len(body) > RECORD_BYTES_MAX:
-                    raise LimitError(f"a record has at most {RECORD_BYTES_MAX} bytes")
+                    raise LimitError(
+                        f"a record has at most {RECORD_BYTES_MAX} bytes",
+                        hint="send the record alone",
+                    )
     except TimeoutError as error:
         raise UserError("the record did not come", hint="send it again") from error
     return bytes(body)
