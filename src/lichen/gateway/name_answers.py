@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from lichen.cdn.delivery import ReadOnlyError
 from lichen.cdn.disposition import disposition
+from lichen.cdn.formats import NotCachedError
 from lichen.cdn.names import TTL_S_DEFAULT, TTL_S_MAX
 from lichen.cdn.wanted import MEDIA_TYPES, Form, read_wanted
 from lichen.content import CID, RAW
@@ -34,10 +36,13 @@ async def open_name(names: Names, asked: Asked, request: Request) -> Place | Res
     """
     if asked.is_domain and not await names.find_link(asked.name):
         return None
-    if request.method in {"GET", "HEAD"}:
-        wanted = read_wanted(request.url.query, request.headers)
-        if wanted.form is Form.IPNS_RECORD:
-            return await _record(names, asked, request, wanted.filename)
+    if request.method not in {"GET", "HEAD"}:
+        raise ReadOnlyError("content is read by GET and HEAD", hint="use one of them")
+    wanted = read_wanted(request.url.query, request.headers)
+    if wanted.only_if_cached and names.ready(asked.name) is None:
+        raise NotCachedError(f"{asked.name} is not at hand", hint="ask without only-if-cached")
+    if wanted.form is Form.IPNS_RECORD:
+        return await _record(names, asked, request, wanted.filename)
     return place_of(asked, await names.resolve(asked.name))
 
 

@@ -14,7 +14,7 @@ import msgspec
 from lichen.cdn.dnslink import inline, outline
 from lichen.cdn.formats import PATH_BYTES_MAX, decode_path
 from lichen.cdn.forms.base import Links, Place
-from lichen.cdn.serve import READ_METHODS, TO_ASGI
+from lichen.cdn.serve import PREFLIGHT, READ_METHODS, TO_ASGI
 from lichen.content.ipns import Name
 from lichen.errors import UserError
 from lichen.wire import Ready
@@ -73,7 +73,7 @@ class Named:
             return _moved(302, PREFIX + name.encode() + head.target[len(PREFIX) + len(text) :])
         resolved = self.names.ready(name)
         if resolved is None:
-            return TO_ASGI
+            return _later(head)
         key = b"\n%b\n%b" % (head.target, resolved.token)
         return self._content.answer_named(
             head, key, None, lambda: place_of(self.at_path(path), resolved)
@@ -97,7 +97,7 @@ class Named:
         """
         is_linked = self.names.is_linked(domain)
         if is_linked is None:
-            return TO_ASGI if head.method in READ_METHODS else None
+            return _later(head) if head.method in READ_METHODS else None
         if not is_linked:
             return None
         return self._answer(head, domain, lambda: self.at_domain(head.host, head.path, domain))
@@ -106,7 +106,7 @@ class Named:
         """Answer at a host that stands for a name."""
         resolved = self.names.ready(name)
         if resolved is None:
-            return TO_ASGI
+            return _later(head)
         key = b"%b\n%b\n%b" % (head.host, head.target, resolved.token)
         return self._content.answer_named(head, key, name, lambda: place_of(asked(), resolved))
 
@@ -172,6 +172,10 @@ def _split(path: bytes) -> tuple[str, bytes]:
         raise UserError(f"a path has at most {PATH_BYTES_MAX} bytes")
     name, slash, below = path[len(PREFIX) :].partition(b"/")
     return name.decode("ascii", "replace"), slash + below
+
+
+def _later(head: RequestHead) -> Answer:
+    return PREFLIGHT if head.method == b"OPTIONS" else TO_ASGI
 
 
 def _moved(status: int, location: bytes) -> Ready:

@@ -240,6 +240,7 @@ class GatewayProcess:
             "lichen_gateway_ledger_height": self.replica.height,
             **self.upkeep.counters("lichen_gateway"),
             "lichen_gateway_runs_pending": self.runs.pending,
+            "lichen_gateway_ipns_records": len(self.names.store),
             **self._fetch_metrics(),
         }
         if self.listener is not None:
