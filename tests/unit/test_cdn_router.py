@@ -101,6 +101,11 @@ def test_a_refusal_may_be_read_by_pages_of_other_origins(world):
         assert refused.status in {400, 404}
         assert fields(refused)["access-control-allow-origin"] == "*"
         assert fields(refused)["cache-control"] == "no-store"
+    page = world.ask("/ipfs/<b>Qm", accept="text/html,*/*")
+    assert fields(page)["content-type"] == "text/html; charset=utf-8"
+    assert b"&lt;b&gt;Qm" in page.body
+    assert b"<b>" not in page.body
+    assert fields(page)["content-security-policy"].startswith("default-src 'none'")
     mistyped = world.ask("/ipfs/QmNoCID")
     assert mistyped.body.startswith(b'invalid path "/ipfs/QmNoCID"')
     assert fields(mistyped)["content-type"] == "text/plain; charset=utf-8"

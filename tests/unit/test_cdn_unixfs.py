@@ -162,7 +162,7 @@ def test_no_name_leaves_its_place_in_a_listing(entries):
     root = blocks.folder({name: data for name, data in entries.items() if name != "index.html"})
     text = ask(blocks, root).body.decode()
     tags = re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
-    assert not re.search(r"<(?!/?(?:a|td|tr|th|p|h1|code|table|thead|tbody|footer|title|html|meta"
+    assert not re.search(r"<(?!/?(?:a|td|tr|th|p|h1|code|table|thead|tbody|footer|title|html|meta|head|body"
                          r"|!doctype)\b)", tags)  # fmt: skip
     links = re.findall(r'href="([^"]*)"', tags)
     assert all(re.fullmatch(r"(?:/ipfs/[^/?]+(?:/[^/]*|\?.*)?|\?.*)", link) for link in links)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from lichen.cdn.disposition import disposition
+from lichen.cdn.page import POLICY
 from lichen.content import CID
 from lichen.errors import UserError
 
@@ -56,7 +57,6 @@ _PASSIVE = re.compile(
     rb"(?: *; *charset=[\w-]+)?\r\n",
     re.ASCII | re.IGNORECASE,
 )
-_LISTING_POLICY = b"default-src 'none'; style-src 'unsafe-inline'"
 
 
 class NotAcceptableError(UserError):
@@ -158,11 +158,11 @@ def listing_headers(
     kind = b"application/json" if as_json else b"text/html; charset=utf-8"
     return (
         b"content-type: %b\r\ncache-control: %b\r\nvary: accept\r\n"
-        b"content-security-policy: %b\r\nx-content-type-options: nosniff\r\n%b%b"
+        b"x-content-type-options: nosniff\r\n%b%b%b"
     ) % (
         kind,
         LISTING_CACHE if cache == IMMUTABLE else cache,
-        _LISTING_POLICY,
+        POLICY,
         path_lines(path, roots),
         CORS,
     )

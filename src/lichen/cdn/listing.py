@@ -16,23 +16,17 @@ import msgspec
 
 from lichen.cdn.formats import LISTING_ENTRIES
 from lichen.cdn.forms.base import Links
+from lichen.cdn.page import STYLE, top
 from lichen.content import CID, RAW, Blocks, DirectoryEntry, list_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXPLORER = "https://cid.ipfs.tech/#"
-_STYLE = """
-:root{color-scheme:light dark;--line:#8883;--dim:#6b7280;--link:#0b6b4f;--row:#0b6b4f0d;
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
-@media(prefers-color-scheme:dark){:root{--dim:#9aa4b2;--link:#5fd3a8;--row:#5fd3a814}
-body{background:#12161a;color:#e6e9ec}}
-body{max-width:64rem;margin:0 auto;padding:2rem 1rem 3rem}
-h1{font-size:1.25rem;font-weight:600;margin:0 0 .25rem;overflow-wrap:anywhere}
-h1 a{font-weight:400}
-a{color:var(--link);text-decoration:none}a:hover,a:focus-visible{text-decoration:underline}
-p,footer{color:var(--dim);font-size:.875rem;margin:.25rem 0 1.25rem;overflow-wrap:anywhere}
-code,.ipfs-hash{font:.8125rem/1.6 ui-monospace,SFMono-Regular,Menlo,monospace}
+_STYLE = (
+    STYLE
+    + """
+.ipfs-hash{font:.8125rem/1.6 ui-monospace,SFMono-Regular,Menlo,monospace}
 table{border-collapse:collapse;width:100%;table-layout:fixed}
 th{text-align:left;color:var(--dim);font-size:.75rem;font-weight:500;letter-spacing:.03em}
 th,td{padding:.4rem .75rem .4rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
@@ -44,6 +38,7 @@ font-variant-numeric:tabular-nums}
 footer{margin-top:1.5rem}footer a{margin-right:1rem}
 @media(max-width:40rem){.hash{display:none}}
 """
+)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -82,11 +77,8 @@ def list_html(blocks: Blocks, frame: Frame, start: int) -> Iterator[bytes]:
 
 
 def _top(frame: Frame) -> str:
-    title = html.escape(f"Index of {frame.root}{frame.path}")
     page = (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style>"
+        f"{top(f'Index of {frame.root}{frame.path}', _STYLE)}"
         f"<h1>Index of {_crumbs(frame)}</h1><p><code>{frame.cid}</code></p>"
         "<table><thead><tr><th>Name<th class=hash>CID<th class=size>Size</thead><tbody>\n"
     )
@@ -126,7 +118,8 @@ def _bottom(following: int | None) -> str:
     return (
         f"</tbody></table>{more}<footer>"
         '<a href="?format=car">CAR</a><a href="?format=tar">TAR</a>'
-        "Sizes are those of all blocks, as their links claim. Served by Lichen.</footer>\n"
+        "Sizes are those of all blocks, as their links claim. Served by Lichen.</footer>"
+        "</body></html>\n"
     )
 
 

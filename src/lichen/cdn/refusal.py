@@ -1,6 +1,7 @@
 """How content is refused: as a problem document, which pages of any origin may read.
 
-A path that cannot be read is quoted back in plain words, for it is people who mistype one.
+A browser gets a page. A path that cannot be read is quoted back in plain words, for it is people
+who mistype one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lichen.cdn.formats import CORS, InvalidPathError
+from lichen.cdn.page import POLICY, message
 from lichen.errors import LichenError, UserError
 from lichen.wire import Ready
 from lichen.wire.problem import problem_of
@@ -21,7 +23,14 @@ if TYPE_CHECKING:
 Fields = list[tuple[bytes, bytes]]
 
 _ROOT = re.compile(rb"/ip[fn]s/[^/]*")
-_CORS = [(name, value) for name, _, value in (line.partition(b": ") for line in CORS.splitlines())]
+_LINES = (
+    b"cache-control: no-store\r\nvary: accept\r\nx-content-type-options: nosniff\r\n"
+    + POLICY
+    + CORS
+)
+_FIELDS = [
+    (name, value) for name, _, value in (line.partition(b": ") for line in _LINES.splitlines())
+]
 
 
 class ServiceWorkerError(UserError):
@@ -38,13 +47,15 @@ def refusal(error: LichenError, head: RequestHead) -> Ready:
 
 def refusal_parts(error: LichenError, accept: bytes) -> tuple[Fields, bytes]:
     """Return header fields and body of a refusal; `accept` is the request's field."""
-    if isinstance(error, InvalidPathError) and b"json" not in accept:
+    if b"text/html" in accept:
+        kind = b"text/html; charset=utf-8"
+        body = message(f"{error.status} {problem_of(error).title}", error.what, error.hint)
+    elif isinstance(error, InvalidPathError) and b"json" not in accept:
         kind = b"text/plain; charset=utf-8"
         body = f"{error.what}\n{error.hint}\n".encode("utf-8", "replace")
     else:
         kind, body = b"application/problem+json", msgspec.json.encode(problem_of(error))
-    own = [(b"content-type", kind), (b"x-content-type-options", b"nosniff")]
-    return [*own, (b"cache-control", b"no-store"), *_CORS], body
+    return [(b"content-type", kind), *_FIELDS], body
 
 
 def check_service_worker(head: RequestHead, *, is_shared: bool) -> None:
