@@ -9,6 +9,7 @@ import html
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from lichen.cdn.page import STYLE, top
 from lichen.content import CID, DAG_CBOR, DAG_JSON
 from lichen.content.ipld import decode
 from lichen.errors import UserError
@@ -18,27 +19,21 @@ if TYPE_CHECKING:
 
     from lichen.content.value import Value
 
-PREVIEW_VERSION: Final = 1  # of how pages look: a part of their entity tag
+PREVIEW_VERSION: Final = 2  # of how pages look: a part of their entity tag
 VALUES_MAX: Final = 2000
 TEXT_LETTERS_MAX: Final = 1000
 BYTES_MAX: Final = 64
 _NAMES: Final = {DAG_JSON: "dag-json", DAG_CBOR: "dag-cbor"}
 _STYLE: Final = (
-    ":root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}"
-    "body{max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "h1,code,pre{overflow-wrap:anywhere}pre{white-space:pre-wrap;font-size:.9rem}"
-    "b{font-weight:600}i{opacity:.7}"
+    STYLE + "pre{white-space:pre-wrap;overflow-wrap:anywhere}b{font-weight:600}i{opacity:.7}"
 )
 
 
 def preview(cid: CID, block: bytes, title: str, path: str) -> Iterator[bytes]:
     """Yield the page; `path` is the decoded path of its own address."""
     name = _NAMES[cid.codec]
-    head = html.escape(title)
     yield (
-        "<!doctype html><html lang=en><head><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{head}</title><style>{_STYLE}</style></head><body><h1>{head}</h1>"
+        f"{top(title, _STYLE)}<h1>{html.escape(title)}</h1>"
         f"<p><code>{cid}</code>: {len(block)} bytes of {name}. "
         f"<a href='?format={name}&amp;download=true'>Save it as it is</a> or as a "
         "<a href='?format=raw'>raw block</a>.</p><pre>"
