@@ -43,7 +43,7 @@ AMPLIFICATION_FREE_LEAVES = 4096
 LEAF_CIDV1 = {Form.RAW: bytes((1, RAW)), Form.WRAPPED: bytes((1, DAG_PB))}
 
 
-class _Staged(msgspec.Struct, frozen=True):
+class _Staged(msgspec.Struct, frozen=True, gc=False):
     """A block set aside, and where."""
 
     cid: CID
@@ -112,6 +112,14 @@ class Ingest:
         """Return a block that is staged here or in the store."""
         staged = self._staged.get(cid.multihash)
         return self._store.get_block(cid) if staged is None else staged.read()
+
+    def get_part(self, cid: CID, start: int, end: int) -> tuple[bytes, int] | None:
+        """Return the bytes `start` .. `end` of a block and its length; see `blocks.read_part`."""
+        staged = self._staged.get(cid.multihash)
+        if staged is None:
+            return self._store.get_part(cid, start, end)
+        size = min(end, staged.length) - start
+        return staged.where.read(staged.offset + start, size), staged.length
 
     def size(self, cid: CID) -> int | None:
         """Return the bytes of a block that is staged here or in the store, without reading it."""
@@ -234,9 +242,12 @@ class Ingest:
             message = unixfs.decode(node.data or b"")
         except UserError:
             return
-        if message.kind in {unixfs.Kind.FILE, unixfs.Kind.RAW}:
-            self._file_nodes[cid.multihash] = cid
-            self._below_files.update(link.cid.multihash for link in node.links)
+        if message.kind not in {unixfs.Kind.FILE, unixfs.Kind.RAW}:
+            return
+        if len(self._below_files) + len(node.links) > STAGED_BLOCKS_MAX:
+            return  # more than this addition can bring: links cost memory, blocks or not
+        self._file_nodes[cid.multihash] = cid
+        self._below_files.update(link.cid.multihash for link in node.links)
 
     def _reserve(self, size: int) -> None:
         self._store.reserve(size)
