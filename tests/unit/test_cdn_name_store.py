@@ -1,13 +1,16 @@
 """The store of IPNS records: valid, newest, bounded, and there after a restart."""
 
+import asyncio
 import threading
 
 import pytest
 
+from lichen.cdn import name_store
 from lichen.cdn.name_store import NameStore
 from lichen.content.ipns import ExpiredRecordError, InvalidRecordError, Name, create_record
 from lichen.content.libp2p_key import public_key
 from lichen.identity import KeyKind, PrivateKey
+from lichen.wire.errors import BusyError
 
 NOW = 1_760_000_000 * 10**9
 S = 10**9
@@ -145,3 +148,15 @@ def test_threads_that_publish_at_once_leave_the_newest(make):
     for thread in threads:
         thread.join()
     assert store.get(NAMES[0]) == records[-1]
+
+
+async def test_only_so_many_records_wait_to_be_stored(make, monkeypatch):
+    monkeypatch.setattr(name_store, "PUBLISHING_MAX", 4)
+    store = make()
+    waiting = [store.publish(NAMES[number], record(number), NOW) for number in range(6)]
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert done[:4] == [True] * 4
+    assert [type(error) for error in done[4:]] == [BusyError] * 2
+    assert await store.publish(NAMES[5], record(5), NOW), "and later there is room again"
+    with pytest.raises(InvalidRecordError):
+        await store.publish(NAMES[1], record(0), NOW)

@@ -342,9 +342,21 @@ async def test_a_link_that_holds_is_used_while_too_much_is_looked_up(world, monk
 async def test_only_so_many_links_are_remembered(world, monkeypatch):
     monkeypatch.setattr(name_links, "LINKS_MAX", 5)
     for number in range(12):
+        world.domains.links[f"{number}.example.org"] = Link(f"/ipfs/{A}", 60)
+        await world.names.resolve(f"{number}.example.org")
+    assert len(world.names._links) == 5
+    assert world.names.ready("11.example.org") is not None
+
+
+async def test_names_that_do_not_exist_drive_out_none_that_do(world, monkeypatch):
+    monkeypatch.setattr(name_links, "LINKS_MAX", 5)
+    world.put()
+    await world.names.resolve(str(NAMES[0]))
+    for number in range(30):
         with pytest.raises(NoDnsLinkError):
             await world.names.resolve(f"{number}.example.org")
-    assert len(world.names._links) == 5
+    assert world.names.ready(str(NAMES[0])) is not None
+    assert len(world.names._links) == 6
 
 
 async def test_the_age_of_a_link_changes_in_steps(world):

@@ -71,11 +71,13 @@ class Links:
         self._look_up = look_up
         self._is_current = is_current
         self._clock = clock
+        # Apart, so that whoever asks for names that do not exist drives out none that do.
         self._links: collections.OrderedDict[Key, Link] = collections.OrderedDict()
+        self._failures: collections.OrderedDict[Key, Link] = collections.OrderedDict()
         self._under_way: dict[Key, asyncio.Task[Link]] = {}
 
     def __len__(self) -> int:
-        return len(self._links)
+        return len(self._links) + len(self._failures)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -85,16 +87,12 @@ class Links:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def last(self, key: Key) -> Link | None:
-        """Return what was remembered last, be it over."""
-        return self._links.get(key)
-
-    def forget(self, key: Key) -> None:
-        """Look this name up again when it is next asked for."""
-        self._links.pop(key, None)
+        """Return what was remembered last, be it over, or a failure."""
+        return self._links.get(key) or self._failures.get(key)
 
     def at_hand(self, key: Key) -> Link | None:
         """Return a link that may be used at once; a stale one is looked up again behind it."""
-        link = self._links.get(key)
+        link = self.last(key)
         if link is None or not self._is_current(key, link):
             return None
         now = self._clock()
@@ -117,7 +115,7 @@ class Links:
         try:
             task = self._start(key)
         except PeerUnavailableError:
-            before = self._links.get(key)
+            before = self.last(key)
             if before is None or not self._is_usable(key, before):
                 raise
             return before
@@ -140,7 +138,7 @@ class Links:
 
     async def _renew(self, key: Key) -> Link:
         """Look a name up, and remember what came of it, be it a failure."""
-        before = self._links.get(key)
+        before = self.last(key)
         try:
             async with asyncio.timeout(LOOKUP_S_MAX):
                 link = await self._look_up(key)
@@ -150,11 +148,17 @@ class Links:
             link = self._after_failure(key, before, error)
         except TimeoutError:
             link = self._after_failure(key, before, _too_slow(key))
-        self._links[key] = link
-        self._links.move_to_end(key)
-        while len(self._links) > LINKS_MAX:
-            self._links.popitem(last=False)
+        self._remember(key, link)
         return link
+
+    def _remember(self, key: Key, link: Link) -> None:
+        good, bad = self._links, self._failures
+        mine, other = (good, bad) if link.error is None else (bad, good)
+        other.pop(key, None)
+        mine[key] = link
+        mine.move_to_end(key)
+        while len(mine) > LINKS_MAX:
+            mine.popitem(last=False)
 
     def _after_failure(self, key: Key, before: Link | None, error: LichenError) -> Link:
         """Go on with the last answer while it is usable; else remember the failure shortly."""

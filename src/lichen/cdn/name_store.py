@@ -7,11 +7,13 @@ the longest go first, those whose keys are here (`own`) never.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import os
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import lmdb
@@ -19,12 +21,14 @@ import msgspec
 
 from lichen.content.disk import disk_errors
 from lichen.content.ipns import Name, Record, verify_record, verify_signature
+from lichen.wire.errors import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMES_MAX: Final = 50_000
 BYTES_MAX: Final = 128 * 2**20
+PUBLISHING_MAX: Final = 64
 _MAP_BYTES: Final = 4 * BYTES_MAX  # address space: pages are not filled to their ends
 _ENTRY_BYTES: Final = 128  # what an entry takes besides its record
 _EOL = struct.Struct(">QQ")  # nanoseconds up to the year 9999 need 69 bits
@@ -42,7 +46,7 @@ class NameStore:
     """Records by name, for any thread.
 
     `get` and `version` are quick enough for an event loop; `put` checks a signature and waits for
-    the disk: call it by `asyncio.to_thread`.
+    the disk: an event loop awaits `publish` instead.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class NameStore:
         self._names_max = names_max
         self._bytes_max = bytes_max
         self._writing = threading.Lock()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="names")
+        self._waiting = 0
         self._looking = threading.Lock()
         self._versions: collections.OrderedDict[bytes, Version] = collections.OrderedDict()
         self._bytes = 0
@@ -72,6 +78,7 @@ class NameStore:
 
     def close(self) -> None:
         """Close the files; nothing may be asked afterwards."""
+        self._writer.shutdown()
         self._env.close()
 
     def __len__(self) -> int:
@@ -119,6 +126,20 @@ class NameStore:
                 self._forget(name.multihash)
                 self._remember(name.multihash, found)
         return True
+
+    async def publish(self, name: Name, encoded: bytes, now_ns: int) -> bool:
+        """Do what `put` does, by the one thread that writes; raise BusyError when many wait for it.
+
+        Anybody may publish, so nobody else's threads are to wait with them.
+        """
+        if self._waiting >= PUBLISHING_MAX:
+            raise BusyError(f"{PUBLISHING_MAX} records are being stored", hint="try again shortly")
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._writer, self.put, name, encoded, now_ns)
+        finally:
+            self._waiting -= 1
 
     def _leaving(self, key: bytes, found: Version) -> list[bytes]:
         """Choose the names that have to go so that a record fits."""

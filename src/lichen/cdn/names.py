@@ -253,7 +253,7 @@ class Names:
             async with asyncio.timeout(FETCH_S_MAX):
                 encoded = await fetch(name)
             if encoded is not None:
-                await asyncio.to_thread(self._store.put, name, encoded, self._now_ns())
+                await self._store.publish(name, encoded, self._now_ns())
         except InvalidRecordError as error:
             log.warning("somebody sent a wrong IPNS record", name=str(name), error=error.what)
         except (LichenError, TimeoutError) as error:

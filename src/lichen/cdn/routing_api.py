@@ -136,7 +136,7 @@ class RoutingApi:
             )
         name, body = Name.parse(request.path_params["name"]), await _body(request)
         try:
-            await asyncio.to_thread(names.put, name, body, time.time_ns())
+            await names.publish(name, body, time.time_ns())
         except InvalidRecordError as error:
             raise UserError(error.what, hint=error.hint) from error
         return Response(None, 200, _CORS)
