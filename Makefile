@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit test-hostile fuzz bench conformance docs format lock clean
+.PHONY: setup demo down check test test-unit test-hostile fuzz bench conformance conformance-cids docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -58,6 +58,10 @@ SUITE ?=
 conformance: setup
 	$(BIN)/lichen setup
 	$(BIN)/python tests/conformance/gateway_suite.py $(SUITE)
+
+# Root CIDs of a 300 MB file and of 100,000 entries, beside Kubo's: over a minute.
+conformance-cids: setup
+	$(BIN)/pytest -q tests/conformance/large_unixfs_kubo.py
 
 bench: setup
 	$(BIN)/lichen setup
