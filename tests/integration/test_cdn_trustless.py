@@ -10,6 +10,7 @@ import pytest
 
 from lichen.cdn.delivery import Delivery
 from lichen.cdn.fetch import Fetcher
+from lichen.cdn.forms.base import Place
 from lichen.cdn.serve import ContentRouter
 from lichen.content import (
     CID,
@@ -434,3 +435,20 @@ async def test_a_node_says_at_once_that_nothing_may_be_fetched_and_a_gateway_fet
         absent = CID.of(RAW, b"nobody has this")
         assert (await gateway.client.get(f"/ipfs/{absent}?format=raw")).status_code == 404
         assert (await gateway.client.get(f"/ipfs/{absent}?format=car")).status_code == 404
+
+
+async def test_apps_keep_their_queries_and_accept_fields_to_themselves(tmp_path):
+    async with serving(tmp_path / "node") as node:
+        file, _ = node.file(b"file" * 1000)
+        root = node.folder({"f": file})
+        delivery = Delivery(node.store)
+
+        async def app(scope, receive, send):
+            await delivery.serve(Place(root, "/f", "site"), scope, receive, send)
+
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            for query, accept in (("format=car", "*/*"), ("from=x", RAW_TYPE), ("", CAR_TYPE)):
+                answer = await client.get(f"/f?{query}", headers={"accept": accept})
+                assert (answer.status_code, answer.content) == (200, b"file" * 1000)
+        delivery.close()

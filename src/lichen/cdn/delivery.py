@@ -102,9 +102,7 @@ class Delivery:
 
     async def _open(self, place: Place, request: Request, stack: contextlib.ExitStack) -> _Begun:
         """Begin an answer: from what is here, else by threads that may wait for the network."""
-        repeated = ("accept", "cache-control")
-        headers = {name: ", ".join(request.headers.getlist(name)) for name in repeated}
-        wanted = read_wanted(request.url.query, headers)
+        wanted = _wanted(place, request)
         try:
             return await _begin(self._pump, self._beginning(place, request, wanted), stack)
         except MissingBlockError:
@@ -187,6 +185,14 @@ def _response(begun: _Begun, method: str) -> Response:
     if found.length is not None:
         response.raw_headers.append((b"content-length", b"%d" % found.length))
     return response
+
+
+def _wanted(place: Place, request: Request) -> Wanted:
+    """Read what is asked for; the query and `Accept` of a request to an app are the app's own."""
+    query, names = request.url.query, ["accept", "cache-control"]
+    if place.kind == "site":
+        query, names = "", ["cache-control"]
+    return read_wanted(query, {name: ", ".join(request.headers.getlist(name)) for name in names})
 
 
 def _conditions(request: Request) -> Conditions:
