@@ -30,11 +30,12 @@ class Source:
         self.pieces: Iterator[bytes | memoryview] = iter(())
         self.on_end: Callable[[], None] | None = None
         self.length: int | None = None
+        self._rest: bytes | memoryview = b""
         self._taken = 0
         self.cleanup = contextlib.ExitStack()
 
     def take(self) -> bytes:
-        """Return the next bytes, about PIECE_BYTES of them; nothing at the end.
+        """Return the next bytes, at most PIECE_BYTES of them; nothing at the end.
 
         `on_end` is called when all was read, not when reading broke off: before the last bytes of
         `length` are handed out, because a client that has them all may leave at once.
@@ -43,9 +44,13 @@ class Source:
             parts: list[bytes | memoryview] = []
             size = 0
             while size < PIECE_BYTES and not self._closed:
-                part = next(self.pieces, None)
+                part = self._rest or next(self.pieces, None)
                 if part is None:
                     break
+                self._rest = b""
+                if size + len(part) > PIECE_BYTES:  # a client that is slow holds no more
+                    view, left = memoryview(part), PIECE_BYTES - size
+                    part, self._rest = view[:left], view[left:]
                 parts.append(part)
                 size += len(part)
             self._taken += size

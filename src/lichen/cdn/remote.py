@@ -70,6 +70,10 @@ class RemoteBlocks:
         self._stage(cid, block)
         return block
 
+    def get_part(self, cid: CID, start: int, end: int) -> tuple[bytes, int] | None:
+        """Return a part of a block that is here, and the block's length."""
+        return self._here.get_part(cid, start, end)
+
     def read_all(self) -> None:
         """Expect that all of the DAG will be read: fetch ahead from the start."""
         self._order.is_eager = True

@@ -43,6 +43,16 @@ def need_block(blocks: Blocks, cid: CID) -> bytes:
     return block
 
 
+def read_part(blocks: Blocks, cid: CID, start: int, end: int) -> tuple[bytes, int] | None:
+    """Return the bytes `start` .. `end` (exclusive) of a block, and how many it has in all.
+
+    None where the block is not here, or this source has whole blocks only. So a reader that is slow
+    holds a part of a large block, not all of it.
+    """
+    get_part = getattr(blocks, "get_part", None)
+    return None if get_part is None else get_part(cid, start, end)
+
+
 def check_block(cid: CID, data: bytes | memoryview) -> None:
     """Raise LimitError or VerificationError unless `data` is the block of that CID."""
     if len(data) > BLOCK_BYTES_MAX:

@@ -115,6 +115,15 @@ class Index:
             return None
         return found
 
+    def part(self, multihash: bytes, start: int, end: int) -> tuple[bytes, int] | Run | None:
+        """Do what `get` does, but copy a part of the block only; also return its length."""
+        with self._env.begin(db=self._blocks, buffers=True) as txn:
+            value = txn.get(multihash)
+            if value is not None and value[0] == Form.INLINE:
+                return bytes(value[1 + start : 1 + end]), len(value) - 1
+        found = self.get(multihash)
+        return found if isinstance(found, Run) else None
+
     def has(self, multihash: bytes) -> bool:
         """Tell whether a block is here."""
         return self.where(multihash) is not None

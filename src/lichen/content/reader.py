@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lichen.content import dag_pb, hamt, ipld, unixfs
-from lichen.content.blocks import Blocks, need_block
+from lichen.content.blocks import Blocks, need_block, read_part
 from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, DAG_PB, RAW
 from lichen.content.dag_pb import Link
 from lichen.content.murmur3 import murmur3_x64_64
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FILE_BYTES_MAX = 1 << 59  # more than exists; its length still is one in HTTP and in any database
 FILE_DEPTH_MAX = 128
 PATH_DEPTH_MAX = 256
+PART_BYTES = 256 * 1024  # of a large leaf that a reader holds at once
 SMALL_LEAVES_MAX = 64
 SMALL_NODE_BYTES = 4096
 _FILE_KINDS = (Kind.FILE, Kind.RAW)
@@ -241,11 +242,28 @@ def read_file(
     blocks: Blocks, cid: CID, start: int = 0, end: int | None = None
 ) -> Iterator[bytes | memoryview]:
     """Yield the bytes `start` .. `end` (exclusive; None is the file's end) of a file, in order."""
-    for leaf in leaves(blocks, cid, start, end):
-        first = max(start - leaf.offset, 0)
-        last = leaf.length if end is None else min(end - leaf.offset, leaf.length)
-        content = leaf_content(leaf)
-        yield content if (first, last) == (0, leaf.length) else memoryview(content)[first:last]
+    for span in spans(blocks, cid, start, end):
+        first = max(start - span.offset, 0)
+        last = span.length if end is None else min(end - span.offset, span.length)
+        if span.cid.codec == RAW and last - first > PART_BYTES:
+            yield from _large_leaf(blocks, span, first, last)
+        else:
+            content = leaf_content(_leaf(blocks, span))
+            yield content if (first, last) == (0, span.length) else memoryview(content)[first:last]
+
+
+def _large_leaf(blocks: Blocks, span: Span, first: int, last: int) -> Iterator[bytes | memoryview]:
+    """Yield a large block part by part, as far as its source can."""
+    while first < last:
+        end = min(first + PART_BYTES, last)
+        found = read_part(blocks, span.cid, first, end)
+        if found is None:
+            yield memoryview(_leaf(blocks, span).block)[first:last]
+            return
+        part, length = found
+        _check_size(span.cid, length, span.length)
+        yield part
+        first = end
 
 
 def small_content(blocks: Blocks, cid: CID, bytes_max: int) -> bytes | None:
@@ -281,10 +299,14 @@ def leaves(blocks: Blocks, cid: CID, start: int = 0, end: int | None = None) -> 
     Raises UserError where the DAG is not a file or its sizes contradict each other.
     """
     for span in spans(blocks, cid, start, end):
-        block = need_block(blocks, span.cid)
-        if span.cid.codec == RAW:
-            _check_size(span.cid, len(block), span.length)
-        yield Leaf(span.cid, span.offset, span.length, block)
+        yield _leaf(blocks, span)
+
+
+def _leaf(blocks: Blocks, span: Span) -> Leaf:
+    block = need_block(blocks, span.cid)
+    if span.cid.codec == RAW:
+        _check_size(span.cid, len(block), span.length)
+    return Leaf(span.cid, span.offset, span.length, block)
 
 
 def spans(blocks: Blocks, cid: CID, start: int = 0, end: int | None = None) -> Iterator[Span]:

@@ -136,6 +136,23 @@ class BlockStore:
             self._recent.add(cid.multihash)
         return found
 
+    def get_part(self, cid: CID, start: int, end: int) -> tuple[bytes, int] | None:
+        """Return the bytes `start` .. `end` of a block and its length; see `blocks.read_part`."""
+        if cid.hash_code == IDENTITY:
+            return None
+        found = self._index.part(cid.multihash, start, end)
+        if not isinstance(found, Run):
+            if found is not None:
+                self._recent.add(cid.multihash)
+            return found
+        flat = self._flats.open(found.file) if found.form is Form.RAW else None
+        if flat is None:
+            return None
+        self._recent.add(found.file)
+        size = min(end, found.length) - start
+        data = flat.pread(size, found.offset + start)
+        return (data, found.length) if len(data) == size else None
+
     def has(self, cid: CID) -> bool:
         """Tell whether a block is here."""
         return cid.hash_code == IDENTITY or self._index.has(cid.multihash)
