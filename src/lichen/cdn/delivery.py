@@ -158,7 +158,6 @@ class _Begun(msgspec.Struct, frozen=True):
     """An answer that is decided, and read up to its first piece."""
 
     plan: Plan
-    first: bytes
     source: Source
     pump: Pump
 
@@ -169,9 +168,9 @@ async def _begin(
     with contextlib.ExitStack() as stack:
         stack.enter_context(pump.slot())
         source = stack.enter_context(pump.source())
-        found, first = await pump.run(source.open, begin)
+        found = await pump.run(source.open, begin)
         keep_open.enter_context(stack.pop_all())
-    return _Begun(found, first, source, pump)
+    return _Begun(found, source, pump)
 
 
 def _response(begun: _Begun, method: str) -> Response:
@@ -179,7 +178,7 @@ def _response(begun: _Begun, method: str) -> Response:
     if found.pieces is None or method == "HEAD":
         response = Response(None, found.status)
     else:
-        response = StreamingResponse(begun.pump.stream(begun.source, begun.first), found.status)
+        response = StreamingResponse(begun.pump.stream(begun.source), found.status)
     lines = [line.partition(b": ") for line in found.headers.split(b"\r\n") if line]
     response.raw_headers = [(name, value) for name, _, value in lines]
     if found.length is not None:

@@ -30,6 +30,7 @@ class Source:
         self.pieces: Iterator[bytes | memoryview] = iter(())
         self.on_end: Callable[[], None] | None = None
         self.length: int | None = None
+        self._first = b""
         self._rest: bytes | memoryview = b""
         self._taken = 0
         self.cleanup = contextlib.ExitStack()
@@ -60,11 +61,17 @@ class Source:
                 on_end()
             return b"".join(parts)
 
-    def open(self, begin: Callable[[Source], T]) -> tuple[T, bytes]:
-        """Let `begin` prepare this; return what it returns, and the first bytes."""
+    def open(self, begin: Callable[[Source], T]) -> T:
+        """Let `begin` prepare this, and read the first bytes; return what `begin` returns."""
         with self._lock:
             begun = begin(self)
-        return begun, self.take()
+        self._first = self.take()
+        return begun
+
+    def take_first(self) -> bytes:
+        """Return what was read when this was opened; nobody keeps it here."""
+        first, self._first = self._first, b""
+        return first
 
     def close(self) -> None:
         """Let go, once a read under way has ended."""
@@ -114,9 +121,10 @@ class Pump:
         finally:
             self._threads.submit(source.close)
 
-    async def stream(self, source: Source, first: bytes) -> AsyncIterator[bytes]:
+    async def stream(self, source: Source) -> AsyncIterator[bytes]:
         """Yield the first piece, which is read already, then the others."""
-        piece = first
+        piece = source.take_first()
         while piece:
             yield piece
+            piece = b""  # it is the client's now: hold one less while the next one is read
             piece = await self.run(source.take)

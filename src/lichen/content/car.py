@@ -18,6 +18,7 @@ ROOTS_MAX = 4096
 SECTION_BYTES_MAX = BLOCK_BYTES_MAX + 256  # a block and its CID
 INDEX_BYTES_MAX = 1 << 28
 AHEAD_BYTES = 1 << 16  # read at once
+COPIED_BYTES_MAX = 1 << 16
 CID_BYTES_MAX = 9 + 9 + 9 + 1 + DIGEST_BYTES_MAX
 _V2_PRAGMA = bytes.fromhex("0aa16776657273696f6e02")
 _V2_HEADER_BYTES = 40
@@ -191,12 +192,17 @@ def _encode_header(roots: Sequence[CID]) -> bytes:
 
 
 def write_car(roots: Sequence[CID], blocks: Iterable[tuple[CID, bytes]]) -> Iterator[bytes]:
-    """Yield a CAR of version 1, its header first, then one piece for each block."""
+    """Yield a CAR of version 1, its header first, then each block; large ones without a copy."""
     header = _encode_header(roots)
     yield varint.encode(len(header)) + header
     for cid, block in blocks:
         name = cid.encode()
-        yield b"".join((varint.encode(len(name) + len(block)), name, block))
+        before = varint.encode(len(name) + len(block)) + name
+        if len(block) > COPIED_BYTES_MAX:
+            yield before
+            yield block
+        else:
+            yield before + block
 
 
 def export_car(blocks: Blocks, root: CID) -> Iterator[bytes]:
