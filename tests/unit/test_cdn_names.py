@@ -6,8 +6,8 @@ import pytest
 
 from lichen.cdn import name_links, names
 from lichen.cdn.dnslink import Link, NoDnsLinkError, choose, dns_name, inline, outline
-from lichen.cdn.name_links import NameNotResolvedError
 from lichen.cdn.name_store import NameStore
+from lichen.cdn.name_values import NameNotResolvedError
 from lichen.cdn.names import NameLoopError, Names
 from lichen.content import CID
 from lichen.content.ipns import Name, create_record

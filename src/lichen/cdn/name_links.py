@@ -17,9 +17,9 @@ import structlog
 
 from lichen.cdn.dnslink import NoDnsLinkError
 from lichen.cdn.name_store import Version
+from lichen.cdn.name_values import Key, NameNotResolvedError
 from lichen.content import CID
-from lichen.content.ipns import Name
-from lichen.errors import LichenError, PeerError, PeerUnavailableError
+from lichen.errors import LichenError, PeerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,15 +32,7 @@ NO_LINK_S: Final = 60.0  # nor a domain without a DNSLink
 FAILED_S: Final = 5.0  # nor what could not be asked for
 STALE_AT_ONCE_S: Final = 30.0
 
-Key = Name | str  # a key's name, or a domain
-
 log = structlog.get_logger()
-
-
-class NameNotResolvedError(PeerError):
-    """Nobody who could be asked knows what the name stands for."""
-
-    code = "name-not-resolved"
 
 
 class Link(msgspec.Struct, frozen=True):

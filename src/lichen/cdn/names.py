@@ -18,15 +18,16 @@ import msgspec
 import structlog
 
 from lichen.cdn.dnslink import DnsLinks, NoDnsLinkError, dns_name
-from lichen.cdn.name_links import (
-    FAILED_S,
+from lichen.cdn.name_links import FAILED_S, Link, Links
+from lichen.cdn.name_values import (
     Key,
-    Link,
-    Links,
     NameNotResolvedError,
+    read_domain,
+    read_mapped,
+    read_value,
 )
 from lichen.content import CID
-from lichen.content.ipns import InvalidRecordError, Name, Record, check_value, verify_signature
+from lichen.content.ipns import InvalidRecordError, Name, Record, verify_signature
 from lichen.errors import LichenError, UserError
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ class Names:
         record: its bytes, or None when they have none; they are verified here.
         """
         self._store = store
-        self._static = {host.lower(): _static_link(path) for host, path in (static or {}).items()}
+        self._static = {
+            host.lower(): Link(*read_mapped(path), math.inf, math.inf, TTL_S_DEFAULT)
+            for host, path in (static or {}).items()
+        }
         self._domains = domains
         self._fetch = fetch
         self._fetching: dict[Name, asyncio.Task[None]] = {}
@@ -113,7 +117,7 @@ class Names:
         host = text.lower()
         if host in self._static:
             return host
-        return Name.parse(text) if "." not in text else _domain(text)
+        return Name.parse(text) if "." not in text else read_domain(text)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -196,7 +200,7 @@ class Names:
         if known is not None:
             return known
         try:
-            return (await self._links.get(_domain(host))).error is None
+            return (await self._links.get(read_domain(host))).error is None
         except LichenError:  # too much is asked for at once: the host counts as the gateway's own
             return False
 
@@ -227,7 +231,7 @@ class Names:
         version, record = self._store.version(name), self._stored(name)
         if record is None:
             raise _not_resolved(name)
-        to, below = _split(record.value)
+        to, below = read_value(record.value)
         left_s = (record.eol_ns - self._now_ns()) / _NS_PER_S
         ttl_s = min(max(record.ttl_ns // _NS_PER_S or TTL_S_DEFAULT, TTL_S_MIN), TTL_S_MAX)
         if not is_heard:
@@ -268,8 +272,8 @@ class Names:
             raise NoDnsLinkError(
                 f"this gateway does not ask DNS for {host}", hint="ask for its CID under /ipfs/"
             )
-        link = await self._domains.lookup(_domain(host))
-        to, below = _split(link.path)
+        link = await self._domains.lookup(read_domain(host))
+        to, below = read_value(link.path)
         fresh_until = self._clock() + link.ttl_s
         return Link(to, below, fresh_until, fresh_until + DOMAIN_STALE_S, link.ttl_s)
 
@@ -286,46 +290,6 @@ def _join(root: CID, links: Sequence[Link], now: float) -> tuple[Resolved, float
     ttl_s = max(TTL_S_MIN, left_s)
     token = b"%b%b\n%d" % (root.encode(), below.encode(), ttl_s)
     return Resolved(root, below, ttl_s, token), until
-
-
-def _split(value: str) -> tuple[CID | Key, str]:
-    """Read a content path; raise NameNotResolvedError for one that leads nowhere."""
-    try:
-        check_value(value)
-        kind, name, *below = value[1:].split("/")
-        segments = [segment for segment in below if segment]
-        if {".", ".."} & {*segments}:
-            raise UserError("it has dot segments")  # noqa: TRY301 - told with its value below
-        to = CID.parse(name) if kind == "ipfs" else _target(name)
-    except UserError as error:
-        raise NameNotResolvedError(
-            f"the name stands for {value[:100]!r}: {error.what}", hint="its owner has to mend that"
-        ) from error
-    return to, "".join(f"/{segment}" for segment in segments)
-
-
-def _target(text: str) -> Key:
-    return text.lower() if "." in text else Name.parse(text)
-
-
-def _domain(text: str) -> str:
-    name = dns_name(text)
-    if name is None:
-        raise UserError(
-            f"{text[:80]!r} is neither an IPNS name nor a public domain",
-            hint="a name looks like k51... or example.org",
-        )
-    return name
-
-
-def _static_link(path: str) -> Link:
-    try:
-        to, below = _split(path)
-    except NameNotResolvedError as error:
-        raise UserError(
-            f"[dnslinks]: {path[:100]!r} is no content path", hint="write /ipfs/CID or /ipns/NAME"
-        ) from error
-    return Link(to, below, math.inf, math.inf, TTL_S_DEFAULT)
 
 
 def _not_resolved(key: Key) -> NameNotResolvedError:
