@@ -31,6 +31,16 @@ end
 """
 
 
+# No two requests are the same, so that no memory of whole requests can answer.
+_VARIED = """
+local number = 0
+request = function()
+  number = number + 1
+  return wrk.format("GET", nil, {["X-Number"] = number})
+end
+"""
+
+
 class Load(NamedTuple):
     """What one run of wrk saw, and its own CPU time. Latencies are in microseconds."""
 
@@ -43,8 +53,9 @@ class Load(NamedTuple):
 
 
 def write_scripts(folder: Path, *, of_bytes: int = 500_000_000, range_bytes: int = 2**20) -> None:
-    """Write wrk's scripts into `folder`: `plain.lua`, and `ranges.lua` for a file of `of_bytes`."""
+    """Write wrk's scripts into `folder`; `ranges.lua` is for a file of `of_bytes`."""
     (folder / "plain.lua").write_text(_SUMMARY)
+    (folder / "varied.lua").write_text(_SUMMARY + _VARIED)
     ranges = _RANGES.replace("SIZE", str(range_bytes)).replace("OF", str(of_bytes))
     (folder / "ranges.lua").write_text(_SUMMARY + ranges)
 

@@ -212,6 +212,7 @@ class ContentRouter:
             made = self._make(head, named() if named else _place(head, label), form)
             if not isinstance(made, ContentEntry):
                 return made
+            made.full.lasts = named is None  # by hash, it never changes
             self._kept.put(key, made)
             entry = made
         return content_answer(entry, head)

@@ -30,15 +30,17 @@ class Ready:
     """A response that exists already: its whole head, Content-Length included, and its body.
 
     Reusable: one instance may answer any number of requests. For a HEAD request only the head goes
-    out.
+    out. One that `lasts` may answer the same request again, on its connection and for `TICK_S`,
+    before the router is asked anew.
     """
 
-    __slots__ = ("body", "head", "status", "whole")
+    __slots__ = ("body", "head", "lasts", "status", "whole")
 
     def __init__(self, head: bytes, body: bytes = b"") -> None:
         self.head = head
         self.body = body
         self.status = int(head[9:12])
+        self.lasts = False
         # One buffer is written faster than two; large bodies are not worth a copy.
         self.whole = head + body if len(body) <= JOIN_BYTES_MAX else b""
 

@@ -63,6 +63,11 @@ class Connection(HttpToolsProtocol):
         self._socket: socket.socket | None = None
         self._resuming = False
         self._head_since = 0.0  # when the first byte of the held, incomplete head came
+        # Who polls, or plays, or asks for many says the same again: it is read and routed once.
+        self._last = b""
+        self._last_head: RequestHead | None = None
+        self._again = b""
+        self._again_at = -1.0  # the tick in which `_again` may answer `_last`
 
     # What asyncio calls.
 
@@ -90,10 +95,15 @@ class Connection(HttpToolsProtocol):
             work.feed(data)
             return
         if not self.held:
-            head = usual_request(data, self.client, self.limits.headers_max)
-            if head is not None and len(data) <= self.limits.head_bytes_max:
+            head = self._last_head if data == self._last else self._read_usual(data)
+            if head is not None:
                 counters.requests += 1
-                self._route(head, b"")
+                if self._again_at == self.seen:
+                    counters.statuses[2] += 1
+                    counters.bytes_out += len(self._again)
+                    self.transport.write(self._again)
+                else:
+                    self._route(head, b"")
                 return
             self._read_requests(data)
             if self.held:
@@ -274,6 +284,19 @@ class Connection(HttpToolsProtocol):
 
     # Reading requests.
 
+    def _read_usual(self, data: bytes) -> RequestHead | None:
+        """Read data that is one usual head and nothing else; None for all that it is not."""
+        head = usual_request(data, self.client, self.limits.headers_max)
+        size = len(data)
+        if head is None or size > self.limits.head_bytes_max:
+            return None
+        self._again_at = -1.0
+        if size <= self.limits.repeated_bytes_max:
+            self._last, self._last_head = data, head
+        else:
+            self._last, self._last_head = b"", None
+        return head
+
     def _read_requests(self, data: bytes) -> None:
         for _ in range(self.limits.requests_per_turn):
             end = data.find(_END)
@@ -337,6 +360,8 @@ class Connection(HttpToolsProtocol):
             counters.statuses[answer.status // 100] += 1
             counters.bytes_out += len(out)
             self.transport.write(out)
+            if answer.lasts and head is self._last_head and answer.status == 200:
+                self._again, self._again_at = out, self.seen
             return bool(rest)
         if head.usual and not rest and isinstance(answer, Work):
             self.work = answer
