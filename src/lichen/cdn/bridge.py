@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import threading
 import time
 from concurrent.futures import CancelledError, Future
@@ -15,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from lichen.cdn.ahead import SLOTS, Ahead
 from lichen.cdn.remote import RemoteBlocks
-from lichen.cdn.sources import Session
 from lichen.errors import NotFoundError, PeerError, PeerUnavailableError
 from lichen.wire.errors import BusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lichen.cdn.fetch import Fetcher
+    from lichen.cdn.sources import Session
     from lichen.content import CID, BlockStore
 
 ABSENT_S = 3.0  # at least so long what nobody has is not asked for again
@@ -42,38 +43,51 @@ class Bridge:
         self._slots = threading.BoundedSemaphore(SLOTS)
         self._absent: collections.OrderedDict[tuple[CID, bool], float] = collections.OrderedDict()
 
-    def blocks(
-        self, root: CID, loop: asyncio.AbstractEventLoop, *, is_outside: bool
-    ) -> RemoteBlocks:
-        """Return the blocks of one DAG, for one request.
+    async def fetch(self, cid: CID, session: Session) -> bytes:
+        """Fetch a block on the event loop: what nobody has costs no thread. Raises as `blocks`."""
+        with self._judged(cid, session):
+            return await self._fetcher.fetch_block(cid, session)
 
-        With `is_outside` they may come from elsewhere than the network's nodes. Without it, what
+    def blocks(
+        self,
+        session: Session,
+        loop: asyncio.AbstractEventLoop,
+        fetched: tuple[CID, bytes] | None = None,
+    ) -> RemoteBlocks:
+        """Return the blocks of one DAG, for one request; `fetched` is a block that has come.
+
+        Those of a session that is not `is_outside` come from the network's nodes alone, and what
         cannot be had counts as not there, whatever the reason.
         """
-        session = Session(root, is_outside=is_outside)
 
         def start(cid: CID) -> Future[bytes]:
             return asyncio.run_coroutine_threadsafe(self._fetcher.fetch_block(cid, session), loop)
 
         def fetch(cid: CID) -> bytes:
-            return self._fetch(cid, session, start)
+            if fetched is not None and cid.multihash == fetched[0].multihash:
+                return fetched[1]
+            with self._judged(cid, session):
+                return self._wait(cid, start)
 
         return RemoteBlocks(self._store, fetch, Ahead(start, self._slots))
 
-    def _fetch(self, cid: CID, session: Session, start: Callable[[CID], Future[bytes]]) -> bytes:
-        """Fetch a block from a reading thread; raise NotFoundError when nobody has it."""
+    @contextlib.contextmanager
+    def _judged(self, cid: CID, session: Session) -> Iterator[None]:
+        """Remember what nobody has, and say so at once when it is asked for again."""
         key, started = (cid, session.is_outside), time.monotonic()
         if self._absent.get(key, 0.0) > started:
             raise NotFoundError(f"no node has {cid}", hint="add it: lichen storage add")
         try:
-            return self._wait(cid, start)
+            yield
         except NotFoundError:
             self._note_absent(key, time.monotonic() - started)
             raise
         except PeerError as error:
             if session.is_outside:
                 raise
-            raise NotFoundError(f"{cid} is not here, and no node could be asked") from error
+            raise NotFoundError(
+                f"{cid} is not here, and no node could be asked", hint="try again later"
+            ) from error
 
     def _wait(self, cid: CID, start: Callable[[CID], Future[bytes]]) -> bytes:
         if not self._waiting.acquire(timeout=FETCH_S_MAX):

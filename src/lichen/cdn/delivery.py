@@ -22,6 +22,7 @@ from lichen.cdn.plan import plan
 from lichen.cdn.pump import Pump, Source
 from lichen.cdn.refusal import refusal_parts
 from lichen.cdn.remote import RemoteBlocks
+from lichen.cdn.sources import Session
 from lichen.cdn.wanted import Form, read_wanted
 from lichen.content import MissingBlockError
 from lichen.errors import LichenError, UserError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from lichen.cdn.fetch import Fetcher
     from lichen.cdn.wanted import Wanted
-    from lichen.content import Blocks, BlockStore
+    from lichen.content import CID, Blocks, BlockStore
 
 FETCH_THREADS = 64  # for what has to be fetched; the pump's others read what is here
 FETCH_STREAMS_MAX = 128
@@ -103,16 +104,25 @@ class Delivery:
     async def _open(self, place: Place, request: Request, stack: contextlib.ExitStack) -> _Begun:
         """Begin an answer: from what is here, else by threads that may wait for the network."""
         wanted = _wanted(place, request)
+        # Whoever asks block by block finds other sources himself: nothing goes in circles.
+        session = Session(place.root, is_outside=wanted.form is not Form.RAW)
         try:
-            return await _begin(self._pump, self._beginning(place, request, wanted), stack)
-        except MissingBlockError:
+            begin = self._beginning(place, request, wanted, session)
+            return await _begin(self._pump, begin, stack)
+        except MissingBlockError as error:
             if self._bridge is None or wanted.only_if_cached:
                 raise
-        begin = self._beginning(place, request, wanted, is_local=False)
+            fetched = error.cid, await self._bridge.fetch(error.cid, session)
+        begin = self._beginning(place, request, wanted, session, fetched)
         return await _begin(self._fetch_pump, begin, stack)
 
     def _beginning(
-        self, place: Place, request: Request, wanted: Wanted, *, is_local: bool = True
+        self,
+        place: Place,
+        request: Request,
+        wanted: Wanted,
+        session: Session,
+        fetched: tuple[CID, bytes] | None = None,
     ) -> Callable[[Source], Plan]:
         conditions = _conditions(request)
         loop = asyncio.get_running_loop()
@@ -122,10 +132,8 @@ class Delivery:
             source.cleanup.enter_context(self._store.hold(place.root))
             blocks: Blocks = self._store
             if self._bridge is not None and not wanted.only_if_cached:
-                # Whoever asks block by block finds other sources himself: nothing goes in circles.
-                is_outside = wanted.form is not Form.RAW
-                blocks = self._bridge.blocks(place.root, loop, is_outside=is_outside)
-                blocks.is_local = is_local
+                blocks = self._bridge.blocks(session, loop, fetched)
+                blocks.is_local = fetched is None
                 source.cleanup.callback(blocks.close)
             found = self._plan(blocks, place, wanted, conditions)
             if isinstance(blocks, RemoteBlocks):

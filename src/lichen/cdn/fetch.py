@@ -40,6 +40,7 @@ BLOCK_S_MAX = 10.0
 BLOCKS_MAX = 20_000
 PEERS_PER_BLOCK_MAX = 8
 UNDER_WAY_MAX = 256
+TOGETHER_MAX = 8  # blocks of one DAG that is brought into the store
 VERIFY_INLINE_BYTES = 64 * 1024  # larger blocks are hashed by a thread
 F = TypeVar("F")
 T = TypeVar("T")
@@ -136,21 +137,35 @@ class Fetcher:
             ingest, session = None, Session(root)
             waiting, seen, total = [root], {root}, 0
             while waiting:
-                cid = waiting.pop()
-                block = self._store.get_block(cid)
-                if block is None:
-                    block = await self.fetch_block(cid, session)
-                    ingest = ingest or stack.enter_context(self._store.ingest())
-                    await asyncio.to_thread(ingest.put_verified, cid, block)
-                total += len(block)
-                if total > bytes_max + bytes_max // 8 or len(seen) > BLOCKS_MAX:
-                    raise LimitError(f"{root} is larger than {bytes_max} bytes")
-                if cid.codec != RAW:
-                    below = [link for link in links_of(cid, block) if link not in seen]
-                    seen.update(below)
-                    waiting.extend(below)
+                batch, waiting = waiting[:TOGETHER_MAX], waiting[TOGETHER_MAX:]
+                for cid, block, is_new in await self._fetch_all(batch, session):
+                    if is_new:
+                        ingest = ingest or stack.enter_context(self._store.ingest())
+                        await asyncio.to_thread(ingest.put_verified, cid, block)
+                    total += len(block)
+                    if cid.codec != RAW:
+                        below = [link for link in links_of(cid, block) if link not in seen]
+                        seen.update(below)
+                        waiting.extend(below)
+                    if total > bytes_max + bytes_max // 8 or len(seen) > BLOCKS_MAX:
+                        raise LimitError(
+                            f"{root} is larger than {bytes_max} bytes", hint="make it smaller"
+                        )
             if ingest is not None:
                 await asyncio.to_thread(_commit, ingest)
+
+    async def _fetch_all(
+        self, cids: Sequence[CID], session: Session
+    ) -> list[tuple[CID, bytes, bool]]:
+        """Return blocks, each with whether it had to be fetched."""
+
+        async def get(cid: CID) -> tuple[CID, bytes, bool]:
+            block = self._store.get_block(cid)
+            if block is not None:
+                return cid, block, False
+            return cid, await self.fetch_block(cid, session), True
+
+        return list(await asyncio.gather(*map(get, cids)))
 
     async def fetch_block(self, cid: CID, session: Session | None = None) -> bytes:
         """Return a verified block from others, without looking into the store.
