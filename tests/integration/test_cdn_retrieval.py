@@ -194,7 +194,8 @@ async def test_who_asks_for_rest_is_left_alone(tmp_path, status):
     ):
         for number in range(5):
             cid = CID.of(RAW, b"%d" % number)
-            assert (await here.get(f"/ipfs/{cid}")).status_code == 503
+            answer = await here.get(f"/ipfs/{cid}")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert len(busy.heads) == 1
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Fields = list[tuple[bytes, bytes]]
 
+RETRY_AFTER = b"1"  # seconds: what is busy or unreachable may be otherwise soon
 _ROOT = re.compile(rb"/ip[fn]s/[^/]*")
 _LINES = (
     b"cache-control: no-store\r\nvary: accept\r\nx-content-type-options: nosniff\r\n"
@@ -55,7 +56,8 @@ def refusal_parts(error: LichenError, accept: bytes) -> tuple[Fields, bytes]:
         body = f"{error.what}\n{error.hint}\n".encode("utf-8", "replace")
     else:
         kind, body = b"application/problem+json", msgspec.json.encode(problem_of(error))
-    return [(b"content-type", kind), *_FIELDS], body
+    wait = [(b"retry-after", RETRY_AFTER)] if error.status in {429, 503} else []
+    return [(b"content-type", kind), *wait, *_FIELDS], body
 
 
 def check_service_worker(head: RequestHead, *, is_shared: bool) -> None:
