@@ -67,6 +67,7 @@ class Links:
         self._links: collections.OrderedDict[Key, Link] = collections.OrderedDict()
         self._failures: collections.OrderedDict[Key, Link] = collections.OrderedDict()
         self._under_way: dict[Key, asyncio.Task[Link]] = {}
+        self.changes = 0  # grows with every link that is made
 
     def __len__(self) -> int:
         return len(self._links) + len(self._failures)
@@ -146,6 +147,7 @@ class Links:
     def _remember(self, key: Key, link: Link) -> None:
         good, bad = self._links, self._failures
         mine, other = (good, bad) if link.error is None else (bad, good)
+        self.changes += 1
         other.pop(key, None)
         mine[key] = link
         mine.move_to_end(key)

@@ -69,6 +69,7 @@ class NameStore:
         self._looking = threading.Lock()
         self._versions: collections.OrderedDict[bytes, Version] = collections.OrderedDict()
         self._bytes = 0
+        self.changes = 0  # grows with every record that is kept or goes
         os.makedirs(path, mode=0o700, exist_ok=True)
         with disk_errors():
             self._env = lmdb.open(path, map_size=_MAP_BYTES, mode=0o600)
@@ -125,6 +126,7 @@ class NameStore:
                     self._forget(key)
                 self._forget(name.multihash)
                 self._remember(name.multihash, found)
+                self.changes += 1
         return True
 
     async def publish(self, name: Name, encoded: bytes, now_ns: int) -> bool:

@@ -45,6 +45,7 @@ FETCHES_MAX: Final = 256
 FETCH_S_MAX: Final = 8.0
 FETCH_BESIDE_S_MAX: Final = 1.0  # where a record is here, others are waited for only so long
 AGE_STEPS: Final = 8
+UNCOUNTED: Final = -1
 _NS_PER_S: Final = 10**9
 
 Fetch = Callable[[Name], Awaitable[bytes | None]]
@@ -73,11 +74,16 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 class _Walk(msgspec.Struct, frozen=True):
-    """A way that was gone lately: where it led, until when, and over which links."""
+    """A way that was gone lately: where it led, until when, over which links.
+
+    `changes` counts what links and records had changed by then: while nothing has since, the way
+    is the same.
+    """
 
     resolved: Resolved
     until: float
     steps: tuple[tuple[Key, Link], ...]
+    changes: int
 
 
 class Names:
@@ -132,7 +138,7 @@ class Names:
     def ready(self, text: str) -> Resolved | None:
         """Resolve a name from memory alone; None when that takes waiting, or fails."""
         walk = self._walks.get(text)
-        if walk is not None and self._holds(walk):
+        if walk is not None and self._holds(text, walk):
             return walk.resolved
         steps: list[tuple[Key, Link]] = []
         key = self.key(text)
@@ -166,20 +172,24 @@ class Names:
             f"{text[:80]} leads through over {STEPS_MAX} names", hint="point it at /ipfs/CID"
         )
 
-    def _holds(self, walk: _Walk) -> bool:
+    def _holds(self, text: str, walk: _Walk) -> bool:
         """Tell whether a way is still the one to go."""
+        changes = self._links.changes + self._store.changes
         if self._clock() >= walk.until:
             return False
+        if changes == walk.changes:
+            return True
         for key, link in walk.steps:
             if self._links.last(key) is not link or not self._is_current(key, link):
                 return False
+        self._walks[text] = msgspec.structs.replace(walk, changes=changes)
         return True
 
     def _arrive(self, text: str, steps: Sequence[tuple[Key, Link]], root: CID) -> Resolved:
         """Join the links of a way, and remember it for as long as it says the same."""
         resolved, until = _join(root, [link for _, link in steps], self._clock())
         changing = tuple(step for step in steps if step[1].fresh_until < math.inf)
-        self._walks[text] = _Walk(resolved, until, changing)
+        self._walks[text] = _Walk(resolved, until, changing, UNCOUNTED)
         if len(self._walks) > NAMES_READ_MAX:
             del self._walks[next(iter(self._walks))]
         return resolved

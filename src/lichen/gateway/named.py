@@ -7,6 +7,7 @@ stand for now; the others on the ASGI side, which waits for DNS and for others' 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -14,20 +15,21 @@ import msgspec
 from lichen.cdn.dnslink import inline, outline
 from lichen.cdn.formats import PATH_BYTES_MAX, decode_path
 from lichen.cdn.forms.base import Links, Place
+from lichen.cdn.names import Resolved
 from lichen.cdn.serve import PREFLIGHT, READ_METHODS, TO_ASGI
 from lichen.content.ipns import Name
 from lichen.errors import UserError
 from lichen.wire import Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lichen.cdn.names import Names, Resolved
+    from lichen.cdn.names import Names
     from lichen.cdn.serve import ContentRouter
     from lichen.wire import Answer, RequestHead
 
 PREFIX: Final = b"/ipns/"
 SUBDOMAIN: Final = ".ipns."
+KNOWN_MAX: Final = 16_384
+KNOWN_TARGET_BYTES_MAX: Final = 512
 _LABELS_READ_MAX: Final = 16_384
 
 
@@ -49,6 +51,15 @@ class Asked(msgspec.Struct, frozen=True):
         return bool(self.host) and not self.base
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """How requests for one target were answered, while their name stands for the same."""
+
+    name: str
+    resolved: Resolved
+    key: bytes
+    place: Callable[[], Place]
+
+
 class Named:
     """Reads which name a request is for, and answers what needs no waiting."""
 
@@ -58,6 +69,7 @@ class Named:
         self._spell = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._spelling)
         self._read_path = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._name_of_path)
         self._read_label = functools.lru_cache(maxsize=_LABELS_READ_MAX)(self._name_of_label)
+        self._known: dict[bytes, _Known] = {}
 
     # --- the event loop --------------------------------------------------------------------------
 
@@ -66,28 +78,30 @@ class Named:
 
         Raises UserError for what is no name.
         """
+        known = self._known.get(head.target)
+        if known is not None and self.names.ready(known.name) is known.resolved:
+            return self._content.answer_named(head, known.key, None, known.place)
         path = head.path
         text = path[len(PREFIX) :].partition(b"/")[0]
         name, is_usual = self._read_path(text)
         if not is_usual:
             return _moved(302, PREFIX + name.encode() + head.target[len(PREFIX) + len(text) :])
-        resolved = self.names.ready(name)
-        if resolved is None:
-            return _later(head)
-        key = b"\n%b\n%b" % (head.target, resolved.token)
-        return self._content.answer_named(
-            head, key, None, lambda: place_of(self.at_path(path), resolved)
-        )
+        return self._answer(head, name, head.target, None, lambda: self.at_path(path))
 
     def answer_label(
         self, head: RequestHead, label: str, scheme_of: Callable[[RequestHead], bytes]
     ) -> Answer:
         """Answer `{label}.ipns.{host}`; a key in another spelling is redirected to its usual."""
+        target = b"%b\n%b" % (head.host, head.target)
+        known = self._known.get(target)
+        if known is not None and self.names.ready(known.name) is known.resolved:
+            return self._content.answer_named(head, known.key, label, known.place)
         name = self._read_label(label)
         if name != label and isinstance(self.names.key(name), Name):
             host = name.encode() + head.host[len(label) :]
             return _moved(301, b"%b://%b%b" % (scheme_of(head), host, head.target))
-        return self._answer(head, name, lambda: self.at_label(head.host, head.path, label))
+        asked = functools.partial(self.at_label, head.host, head.path, label)
+        return self._answer(head, name, target, label, asked)
 
     def answer_domain(self, head: RequestHead, domain: str) -> Answer:
         """Answer at a host that is none of the gateway's own; None when it has no content.
@@ -100,15 +114,32 @@ class Named:
             return _later(head) if head.method in READ_METHODS else None
         if not is_linked:
             return None
-        return self._answer(head, domain, lambda: self.at_domain(head.host, head.path, domain))
+        target = b"%b\n%b" % (head.host, head.target)
+        known = self._known.get(target)
+        if known is not None and self.names.ready(domain) is known.resolved:
+            return self._content.answer_named(head, known.key, domain, known.place)
+        asked = functools.partial(self.at_domain, head.host, head.path, domain)
+        return self._answer(head, domain, target, domain, asked)
 
-    def _answer(self, head: RequestHead, name: str, asked: Callable[[], Asked]) -> Answer:
-        """Answer at a host that stands for a name."""
+    def _answer(
+        self,
+        head: RequestHead,
+        name: str,
+        target: bytes,
+        label: str | None,
+        asked: Callable[[], Asked],
+    ) -> Answer:
+        """Answer for a name, and remember how, under what tells this request from others."""
         resolved = self.names.ready(name)
         if resolved is None:
             return _later(head)
-        key = b"%b\n%b\n%b" % (head.host, head.target, resolved.token)
-        return self._content.answer_named(head, key, name, lambda: place_of(asked(), resolved))
+        key = b"\n%b\n%b" % (target, resolved.token)
+        known = _Known(name, resolved, key, lambda: place_of(asked(), resolved))
+        if len(target) <= KNOWN_TARGET_BYTES_MAX:
+            self._known[target] = known
+            if len(self._known) > KNOWN_MAX:
+                del self._known[next(iter(self._known))]
+        return self._content.answer_named(head, key, label, known.place)
 
     # --- what is asked for -----------------------------------------------------------------------
 
