@@ -101,7 +101,7 @@ async def test_tunnels_lead_to_the_gateway_itself_and_nowhere_else(gateway):
         assert (await peer.head())[0] == 200
         asked = b"GET /docs/a.txt HTTP/1.1\r\nHost: %b\r\n\r\n" % host
         assert (await peer.ask(asked))[::2] == (200, b"a")
-    for elsewhere in (b"elsewhere.example:443", b"127.0.0.2:22", b"[::1]:22"):
+    for elsewhere in (b"elsewhere.example:443", b"127.0.0.2:80", b"127.0.0.1:22", b"[::1]:22"):
         async with client(gateway.port) as peer:
             answer = await peer.ask(b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n" % elsewhere)
             assert answer[0] == 421

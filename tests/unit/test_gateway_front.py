@@ -252,8 +252,11 @@ def test_content_answers_by_path_and_at_a_host_of_its_own(world):
     assert fields(moved)["location"] == "/docs/"
     assert "content-security-policy" not in fields(world.ask("/", host=host))
     assert "content-security-policy" in fields(world.ask(f"/ipfs/{world.site}/", host="localhost"))
-    assert isinstance(world.ask("/old", host=host), Asgi)  # its rules are looked up over there
-    assert isinstance(world.ask("/empty/", host=host), Asgi)  # so is a listing
+    moved = world.ask("/old", host=host)
+    assert (moved.status, fields(moved)["location"]) == (302, "/about")
+    assert world.ask("/spa/x", host=host).body == b"<p>home"
+    assert (world.ask("/gone", host=host).status, world.ask("/no", host=host).status) == (410, 404)
+    assert isinstance(world.ask("/empty/", host=host), Asgi)  # a listing is made over there
 
 
 def test_two_content_hosts_never_share_an_answer(world):

@@ -49,6 +49,17 @@ def test_a_host_stands_for_an_app_content_or_the_gateway(host, name):
     assert HOSTS.read(host) == name
 
 
+def test_an_address_is_no_domain_but_the_operators_own_all_the_same():
+    hosts = Hosts(("10.0.0.7", "[fd00::7]", "example.org"), ["docs.test"])
+    for own in (b"10.0.0.7", b"10.0.0.7:80", b"[fd00::7]:80"):
+        assert hosts.read(own) is GATEWAY
+        assert hosts.is_own(own)
+    for own in (b"example.org:80", b"a.app.example.org", b"a.b.ipns.example.org", b"docs.test:80"):
+        assert hosts.is_own(own)
+    for other in (b"10.0.0.8", b"[fd00::8]", b"other.test", b"example.org.evil", b"", b"localhost"):
+        assert not hosts.is_own(other)
+
+
 @pytest.mark.parametrize(
     ("target", "found"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from lichen.cdn.formats import (
@@ -30,12 +31,16 @@ from lichen.cdn.media import SNIFFED_BYTES, type_of_name
 from lichen.cdn.refusal import check_service_worker, refusal
 from lichen.cdn.site import (
     NO_RULES,
+    Directory,
     Found,
     Moved,
     NotUnixfsError,
     Rules,
     find,
+    find_otherwise,
     load_headers,
+    load_redirects,
+    redirects_bytes,
 )
 from lichen.cdn.uri import ready, refuse_or_route
 from lichen.cdn.wanted import Form, read_wanted
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from lichen.wire import Answer, RequestHead
 
 PAGE_BYTES_MAX = 256 * 1024
+RULES_BYTES_MAX = 4096  # of a `_redirects` that is read here; a larger one takes too long
 READ_METHODS = (b"GET", b"HEAD")
 TO_ASGI = Asgi(0)
 ACCEPTS_KEPT_MAX = 256
@@ -118,8 +124,9 @@ class Shelf:
         rules: Rules = NO_RULES,
         *,
         is_shared: bool,
+        name: str = "",
     ) -> Ready:
-        """Make the answer of a file that is shown with another status than 200.
+        """Make the answer of a file that is shown with another status than 200; see `file`.
 
         Raises NotFlatError when it is over PAGE_BYTES_MAX, or not stored in one piece.
         """
@@ -130,7 +137,8 @@ class Shelf:
             if flat is None or flat.size > PAGE_BYTES_MAX:
                 raise NotFlatError(f"{cid} is too large for a page of status {found.status}")
             body = flat.pread(flat.size)
-        block = headers_of(found, f"/ipfs/{root}", cache, rules, is_shared=is_shared, start=body)
+        at = name or f"/ipfs/{root}"
+        block = headers_of(found, at, cache, rules, is_shared=is_shared, start=body)
         return ready(found.status, b"etag: %b\r\n%b" % (etag_of(found), block), body)
 
     def block(self, cid: CID, chosen_at: str | None = None) -> ContentEntry:
@@ -249,17 +257,21 @@ class ContentRouter:
     def _find(self, place: Place) -> ContentEntry | Answer:
         root, is_host = place.root, place.kind == "host"
         found = find(self._store, root, place.path)
+        if found is None and is_host:
+            if redirects_bytes(self._store, root) > RULES_BYTES_MAX:
+                return TO_ASGI
+            rules = load_redirects(self._store, root)
+            found = find_otherwise(self._store, root, place.path, rules)
+        if found is None:
+            raise nothing_at(root, place.path)
         if isinstance(found, Moved):
             return ready(found.status, moved_lines(found, place.prefix, place.cache))
-        if found is None and not is_host:
-            raise nothing_at(root, place.path)
-        if not isinstance(found, Found):
+        if isinstance(found, Directory):
             return TO_ASGI
         rules = load_headers(self._store, root) if is_host else NO_RULES
+        make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page
         try:
-            return self._shelf.file(
-                found, root, place.cache, rules, is_shared=not is_host, name=place.name
-            )
+            return make(found, root, place.cache, rules, is_shared=not is_host, name=place.name)
         except NotFlatError:
             return TO_ASGI
 

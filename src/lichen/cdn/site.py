@@ -158,6 +158,12 @@ def load_headers(blocks: Blocks, root: CID) -> Rules:
     return NO_RULES if headers is None else Rules(_parse_headers(headers)[0])
 
 
+def redirects_bytes(blocks: Blocks, root: CID) -> int:
+    """Return the size of a site's `_redirects`, 0 without one."""
+    link = lookup(blocks, root, REDIRECTS_FILE) if root.codec == DAG_PB else None
+    return 0 if link is None else stat(blocks, link.cid).file_bytes
+
+
 def load_redirects(blocks: Blocks, root: CID) -> Rules:
     """Read a site's `_redirects`, as the specification wants it; raise RulesError."""
     link = lookup(blocks, root, REDIRECTS_FILE) if root.codec == DAG_PB else None

@@ -55,7 +55,12 @@ class Front:
         self._hosts = Hosts(config.hosts, config.dnslinks)
         self._subdomains = Subdomains(self._hosts, config.trusted_proxies, named.label)
         self._has_proxies = self._subdomains.has_proxies
-        self._addresses = (b"localhost", b"127.0.0.1", config.listen.rpartition(":")[0].encode())
+        listen, _, port = config.listen.rpartition(":")
+        self._addresses = frozenset(
+            host + end
+            for host in ("localhost", "127.0.0.1", "[::1]", listen)
+            for end in ("", ":80", f":{port}")
+        )
         self._domain = config.hosts[0].encode()
         self._apps = apps
         self._content = content
@@ -114,7 +119,7 @@ class Front:
 
     def is_own(self, host: bytes) -> bool:
         """Tell whether clients that use the gateway as their proxy may ask for a host."""
-        return self._hosts.is_own(host) or host.partition(b":")[0] in self._addresses
+        return self._hosts.is_own(host) or host.decode("latin-1") in self._addresses
 
     @property
     def names(self) -> Names:

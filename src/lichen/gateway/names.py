@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _APP = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_ADDRESS = re.compile(r"[0-9.]+|\[.*\]")  # has no hosts below it
 APP_PREFIX = b"/app/"
 HOST_BYTES_MAX = 260  # a DNS name with a port; longer ones are no key for a cache
 
@@ -54,14 +55,14 @@ class Hosts:
         return self._kept(host) if len(host) <= HOST_BYTES_MAX else GATEWAY
 
     def is_own(self, host: bytes) -> bool:
-        """Tell whether a host (lower-case, perhaps with a port) is the gateway's by its name."""
+        """Tell whether a host (lower-case, perhaps with a port) is one that the operator named."""
         name = self.read(host)
-        return bool(name.value) and (name.kind != "domain" or name.value in self._mapped)
+        if name is GATEWAY:
+            return "." + bare(host) in self._hosts
+        return name.kind != "domain" or name.value in self._mapped
 
     def _read(self, host: bytes) -> Name:
-        name = host.decode("latin-1").lower()
-        if not name.startswith("["):
-            name = name.partition(":")[0]
+        name = bare(host)
         for base in self._hosts:
             if name.endswith(base):
                 label, _, kind = name[: -len(base)].rpartition(".")
@@ -71,10 +72,16 @@ class Hosts:
                     return _name_of_cid(label)
                 if kind == "ipns" and label:  # a domain need not be inlined into one label
                     return Name("ipns", label)
-        if "." + name in self._hosts:
+        if "." + name in self._hosts and not _ADDRESS.fullmatch(name):
             return LOCALHOST if name == LOCALHOST.value else Name("gateway", name)
         domain = name if name in self._mapped else dns_name(name)
         return GATEWAY if domain is None else Name("domain", domain)
+
+
+def bare(host: bytes) -> str:
+    """Return a host without its port, in lower case."""
+    name = host.decode("latin-1").lower()
+    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
 
 
 def _name_of_cid(label: str) -> Name:
