@@ -170,7 +170,8 @@ def test_no_name_leaves_its_place_in_a_listing(entries):
 
 def test_a_page_of_a_listing_leads_to_the_next_one(blocks):
     root = blocks.folder({f"{number:05}": b"x" for number in range(LISTING_ENTRIES + 1)})
-    assert f'href="?from={LISTING_ENTRIES}"' in ask(blocks, root).body.decode()
+    following = f'href="?from={LISTING_ENTRIES}&amp;after={LISTING_ENTRIES - 1:05}"'
+    assert following in ask(blocks, root).body.decode()
     assert "?from" not in ask(blocks, root, query=f"from={LISTING_ENTRIES}").body.decode()
 
 

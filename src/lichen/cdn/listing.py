@@ -17,6 +17,7 @@ import msgspec
 from lichen.cdn.formats import LISTING_ENTRIES
 from lichen.cdn.forms.base import Links
 from lichen.cdn.page import STYLE, top
+from lichen.cdn.wanted import AFTER_BYTES_MAX
 from lichen.content import CID, RAW, Blocks, DirectoryEntry, list_directory
 
 if TYPE_CHECKING:
@@ -66,14 +67,32 @@ class Frame(msgspec.Struct, frozen=True):
         return self.prefix + "".join(f"/{quote(name, safe='')}" for name in self.segments)
 
 
-def list_html(blocks: Blocks, frame: Frame, start: int) -> Iterator[bytes]:
-    """Yield a page of the entries from number `start` on, with a link to the next ones."""
+class Page(msgspec.Struct, frozen=True):
+    """Which entries: from number `start` on, quickly found where the name `after` it is known."""
+
+    start: int = 0
+    after: str | None = None
+
+    def following(self, last: DirectoryEntry) -> Page:
+        """Return the page behind this one, which ended with `last`."""
+        is_short = len(last.name.encode("utf-8", "replace")) <= AFTER_BYTES_MAX
+        return Page(self.start + LISTING_ENTRIES, last.name if is_short else None)
+
+    @property
+    def query(self) -> str:
+        """Return how this page is asked for."""
+        after = "" if self.after is None else f"&after={quote(self.after, safe='')}"
+        return f"?from={self.start}{after}"
+
+
+def list_html(blocks: Blocks, frame: Frame, page: Page) -> Iterator[bytes]:
+    """Yield a page of the entries, with a link to the next ones."""
     yield _top(frame).encode()
-    entries, more = _entries(blocks, frame.cid, start)
+    entries = _Entries(blocks, frame.cid, page)
     base = frame.base
     for entry in entries:
         yield _row(base, frame.links, entry).encode()
-    yield _bottom(start + LISTING_ENTRIES if more() else None).encode()
+    yield _bottom(entries.following()).encode()
 
 
 def _top(frame: Frame) -> str:
@@ -113,8 +132,10 @@ def _row(base: str, links: Links, entry: DirectoryEntry) -> str:
     )
 
 
-def _bottom(following: int | None) -> str:
-    more = "" if following is None else f'<p><a href="?from={following}">next entries</a></p>'
+def _bottom(following: Page | None) -> str:
+    more = ""
+    if following is not None:
+        more = f'<p><a href="{_text(following.query)}">next entries</a></p>'
     return (
         f"</tbody></table>{more}<footer>"
         '<a href="?format=car">CAR</a><a href="?format=tar">TAR</a>'
@@ -144,44 +165,55 @@ def _version() -> str:
         _row(frame.base, links, DirectoryEntry("c", cid, 1))
         for links in (frame.links, Links("", ""))
     )
-    page = _top(frame) + "".join(entries) + _bottom(1)
+    page = _top(frame) + "".join(entries) + _bottom(Page(1, "c"))
     return hashlib.sha256(page.encode()).hexdigest()[:8]
 
 
 VERSION = _version()
 
 
-def listing_etag(cid: CID, start: int, *, as_json: bool) -> bytes:
+def listing_etag(cid: CID, page: Page, *, as_json: bool) -> bytes:
     """Return the entity tag of a listing: of its look, the entry it begins with, and the CID."""
     kind = "DirJson" if as_json else "DirIndex"
-    page = f".{start}" if start else ""
-    return f'"{kind}-{VERSION}{page}_CID-{cid}"'.encode()
+    place = f".{page.start}" if page.start else ""
+    if page.after is not None:
+        place += "." + hashlib.sha256(page.after.encode("utf-8", "replace")).hexdigest()[:16]
+    return f'"{kind}-{VERSION}{place}_CID-{cid}"'.encode()
 
 
-def list_json(blocks: Blocks, cid: CID, start: int) -> Iterator[bytes]:
-    """Yield `{"cid", "entries": [...], "next"}`; `next` is null at the end."""
+def list_json(blocks: Blocks, cid: CID, page: Page) -> Iterator[bytes]:
+    """Yield `{"cid", "entries": [...], "next", "after"}`; the last two are null at the end.
+
+    They are the parameters `from` and `after` of the next page.
+    """
     yield b'{"cid":"%b","entries":[' % str(cid).encode()
-    entries, more = _entries(blocks, cid, start)
+    entries = _Entries(blocks, cid, page)
     comma = b""
     for entry in entries:
         line = {"name": entry.name, "cid": str(entry.cid), "bytes": entry.total_bytes}
         yield comma + msgspec.json.encode(line)
         comma = b","
-    following = b"%d" % (start + LISTING_ENTRIES) if more() else b"null"
-    yield b'],"next":%b}\n' % following
+    following = entries.following()
+    start = None if following is None else following.start
+    after = None if following is None else following.after
+    yield b'],"next":%b,"after":%b}\n' % (msgspec.json.encode(start), msgspec.json.encode(after))
 
 
-def _entries(blocks: Blocks, cid: CID, start: int) -> tuple[Iterator[DirectoryEntry], More]:
-    found = itertools.islice(list_directory(blocks, cid), start, None)
-    return itertools.islice(found, LISTING_ENTRIES), More(found)
+class _Entries:
+    """The entries of one page; once they are read, `following` tells the next one, if any."""
 
+    def __init__(self, blocks: Blocks, cid: CID, page: Page) -> None:
+        self._page = page
+        self._found = list_directory(blocks, cid, page.start, page.after)
+        self._last: DirectoryEntry | None = None
 
-class More:
-    """Tells, once the entries of a page are read, whether there is another one."""
+    def __iter__(self) -> Iterator[DirectoryEntry]:
+        for entry in itertools.islice(self._found, LISTING_ENTRIES):
+            self._last = entry
+            yield entry
 
-    def __init__(self, rest: Iterator[DirectoryEntry]) -> None:
-        self._rest = rest
-
-    def __call__(self) -> bool:
+    def following(self) -> Page | None:
         """Read one entry further."""
-        return next(self._rest, None) is not None
+        if self._last is None or next(self._found, None) is None:
+            return None
+        return self._page.following(self._last)

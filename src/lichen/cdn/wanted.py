@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LISTING_FROM_MAX = 1_000_000
 FILENAME_BYTES_MAX = 255
+AFTER_BYTES_MAX = 1024
 _PARAMETERS_MAX = 16
 _IPFS_TYPES = ("application/vnd.ipld.", "application/vnd.ipfs.")
 
@@ -61,6 +62,7 @@ class Wanted(msgspec.Struct, frozen=True):
     `explicit` tells that the form was named by `?format=`. `filename` and `is_download` are what
     the client wants to call it, and whether to save it rather than show it. `takes` are the media
     types of its `Accept` field, which decide how documents are shown where no form is named.
+    A listing begins with entry number `start`, which is found quickly by the name it is `after`.
     `query` is what redirects pass on.
     """
 
@@ -70,6 +72,7 @@ class Wanted(msgspec.Struct, frozen=True):
     takes: frozenset[str] = frozenset()
     as_json: bool = False
     start: int = 0
+    after: str | None = None
     filename: str | None = None
     is_download: bool = False
     only_if_cached: bool = False
@@ -94,6 +97,7 @@ def read_wanted(query: str, headers: Mapping[str, str]) -> Wanted:
         takes=frozenset(found.kind for found in ranges),
         as_json="application/json" in accept and "text/html" not in accept,
         start=_start(asked),
+        after=_after(asked),
         filename=_filename(asked),
         is_download=asked.get("download") == "true",
         only_if_cached="only-if-cached" in headers.get("cache-control", "").lower(),
@@ -106,6 +110,13 @@ def _start(asked: Mapping[str, str]) -> int:
     if not start.isdecimal() or len(start) > 7 or int(start) > LISTING_FROM_MAX:
         raise UserError(f"from is a number up to {LISTING_FROM_MAX}", hint="fetch a CAR instead")
     return int(start)
+
+
+def _after(asked: Mapping[str, str]) -> str | None:
+    name = asked.get("after")
+    if name is not None and len(name.encode("utf-8", "replace")) > AFTER_BYTES_MAX:
+        raise UserError(f"after is a name of up to {AFTER_BYTES_MAX} bytes", hint="leave it out")
+    return name or None
 
 
 def _filename(asked: Mapping[str, str]) -> str | None:

@@ -7,6 +7,7 @@ hash says; so the work done is bounded by the bytes or entries handed out.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -171,27 +172,54 @@ def _lookup_in_hamt(blocks: Blocks, node: _Node, name: str) -> Link | None:
     return None
 
 
-def list_directory(blocks: Blocks, cid: CID) -> Iterator[DirectoryEntry]:
-    """Yield a directory's entries as its blocks have them, loading shards only when reached."""
+def list_directory(
+    blocks: Blocks, cid: CID, start: int = 0, after: str | None = None
+) -> Iterator[DirectoryEntry]:
+    """Yield a directory's entries as its blocks have them, loading shards only when reached.
+
+    From number `start` on. In a HAMT directory that needs all shards before; `after`, the name of
+    the entry before, is found without them.
+    """
     if cid.codec != DAG_PB:
         raise UserError(f"{cid} is not a directory")
     node = _decode(cid, need_block(blocks, cid))
     if node.unixfs.kind is Kind.HAMT_SHARD:
-        yield from _list_hamt(blocks, node)
+        found = _list_hamt(blocks, node, after)
+        yield from itertools.islice(found, 0 if after else start, None)
         return
     if node.unixfs.kind is not Kind.DIRECTORY:
         raise UserError(f"{cid} is not a directory")
-    for link in node.links:
+    for link in itertools.islice(node.links, start, None):
         yield DirectoryEntry(link.name or "", link.cid, link.total_bytes)
 
 
-def _list_hamt(blocks: Blocks, root: _Node) -> Iterator[DirectoryEntry]:
+class _Behind:
+    """The place of an entry in a HAMT, to pass over what is not behind it."""
+
+    def __init__(self, name: str, fanout: int) -> None:
+        self._hash = murmur3_x64_64(name.encode("utf-8", "surrogatepass"))
+        self._fanout = fanout
+
+    def passes(self, slots: tuple[int, ...], name: str) -> bool:
+        """Tell whether a link may lead to something behind; `slots` is its place."""
+        if name:
+            return murmur3_x64_64(name.encode()) > self._hash
+        bits = self._fanout.bit_length() - 1
+        depth = min(len(slots), hamt.HASH_BITS // bits)
+        place = tuple(hamt.position(self._hash, n, self._fanout) for n in range(depth))
+        return slots >= place
+
+
+def _list_hamt(blocks: Blocks, root: _Node, after: str | None) -> Iterator[DirectoryEntry]:
     fanout = _check_shard(root)
     letters = hamt.prefix_letters(fanout)
+    behind = _Behind(after, fanout) if after else None
     stack: list[tuple[Link, tuple[int, ...]]] = [(link, ()) for link in reversed(root.links)]
     while stack:
         link, path = stack.pop()
         slots, name = _read_slot(link, path, letters)
+        if behind is not None and not behind.passes(slots, name):
+            continue
         if name:
             _check_place(name, slots, fanout)
             yield DirectoryEntry(name, link.cid, link.total_bytes)

@@ -24,7 +24,7 @@ from lichen.cdn.forms.base import (
     plan_ranges,
     plan_stream,
 )
-from lichen.cdn.listing import Frame, list_html, list_json, listing_etag
+from lichen.cdn.listing import Frame, Page, list_html, list_json, listing_etag
 from lichen.cdn.media import SNIFFED_BYTES, SYMLINK, media_type, type_of_name
 from lichen.cdn.redirects import with_query
 from lichen.cdn.site import (
@@ -133,14 +133,15 @@ def _plan_listing(
     if not place.path.endswith("/") and not wanted.as_json:
         return _plan_moved(place, Moved(place.path + "/"), wanted)
     cid = found.entry.cid
-    etag = listing_etag(cid, wanted.start, as_json=wanted.as_json)
+    page = Page(wanted.start, wanted.after)
+    etag = listing_etag(cid, page, as_json=wanted.as_json)
     headers = listing_headers(place.content_path, found.roots, place.cache, as_json=wanted.as_json)
     if wanted.as_json:
-        pieces = list_json(blocks, cid, wanted.start)
+        pieces = list_json(blocks, cid, page)
     else:
         links = place.links or Links(place.prefix or place.content_root)
         frame = Frame(cid, place.content_root, place.path, place.prefix, links)
-        pieces = list_html(blocks, frame, wanted.start)
+        pieces = list_html(blocks, frame, page)
     return plan_stream(etag, headers, conditions, pieces)
 
 
