@@ -256,6 +256,7 @@ def test_content_answers_by_path_and_at_a_host_of_its_own(world):
     assert (moved.status, fields(moved)["location"]) == (302, "/about")
     assert world.ask("/spa/x", host=host).body == b"<p>home"
     assert (world.ask("/gone", host=host).status, world.ask("/no", host=host).status) == (410, 404)
+    assert fields(world.ask("/no", host=host))["date"].endswith(" GMT")
     assert isinstance(world.ask("/empty/", host=host), Asgi)  # a listing is made over there
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,7 @@ class Shelf:
         *,
         is_shared: bool,
         name: str = "",
+        date: bytes = b"",
     ) -> Ready:
         """Make the answer of a file that is shown with another status than 200; see `file`.
 
@@ -139,7 +141,14 @@ class Shelf:
             body = flat.pread(flat.size)
         at = name or f"/ipfs/{root}"
         block = headers_of(found, at, cache, rules, is_shared=is_shared, start=body)
-        return ready(found.status, b"etag: %b\r\n%b" % (etag_of(found), block), body)
+        return ready(found.status, b"%betag: %b\r\n%b" % (date, etag_of(found), block), body)
+
+    def page_now(
+        self, found: Found, root: CID, cache: bytes, rules: Rules, *, is_shared: bool, name: str
+    ) -> Ready:
+        """Make the answer of `page` for now: it says its date, and is not to be kept."""
+        date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        return self.page(found, root, cache, rules, is_shared=is_shared, name=name, date=date)
 
     def block(self, cid: CID, chosen_at: str | None = None) -> ContentEntry:
         """Make the entry of one block as `application/vnd.ipld.raw`.
@@ -269,7 +278,7 @@ class ContentRouter:
         if isinstance(found, Directory):
             return TO_ASGI
         rules = load_headers(self._store, root) if is_host else NO_RULES
-        make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page
+        make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page_now
         try:
             return make(found, root, place.cache, rules, is_shared=not is_host, name=place.name)
         except NotFlatError:
