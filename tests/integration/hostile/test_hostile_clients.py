@@ -36,7 +36,7 @@ SOURCES = 8  # addresses to come from: each has some 28,000 ports
 FILES_RESERVED = 500
 CONNECTION_KB_MAX = 16
 READERS = 200
-READERS_MB_MAX = 320
+READERS_MB_MAX = 450
 FLAT_BYTES = 24 << 20
 LEAF_BYTES = 4 << 20  # as large as a block may be
 

@@ -1,0 +1,8 @@
+"""The same network and watchers as the attacks that run with all tests."""
+
+from tests.integration.hostile.conftest import (  # noqa: F401 (fixtures)
+    gateway,
+    network,
+    still_true,
+    truth,
+)
