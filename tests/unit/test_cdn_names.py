@@ -35,9 +35,12 @@ class Domains:
     def __init__(self):
         self.links = {}
         self.asked = []
+        self.silent = None
 
     async def lookup(self, host):
         self.asked.append(host)
+        if self.silent is not None:
+            await self.silent.wait()
         found = self.links.get(host, NoDnsLinkError(f"{host} has no DNSLink"))
         if isinstance(found, Exception):
             raise found
@@ -293,6 +296,16 @@ async def test_a_host_is_linked_if_dns_says_so(world):
     for host in ("localhost", "127.0.0.1", "gateway", "[::1]", "a.local", "x" * 300 + ".org", ""):
         assert world.names.is_linked(host) is False
     assert world.domains.asked == ["example.org", "other.example.org"]
+
+
+async def test_a_host_is_the_gateways_own_while_dns_is_silent(world, monkeypatch):
+    monkeypatch.setattr(names, "LINK_S_MAX", 0.01)
+    world.domains.silent = asyncio.Event()
+    world.domains.links["example.org"] = Link(f"/ipfs/{A}", 60)
+    assert await world.names.find_link("example.org") is False
+    world.domains.silent.set()
+    await settle()
+    assert world.names.is_linked("example.org") is True, "the answer is not lost"
 
 
 async def test_without_dns_only_the_map_counts(world):

@@ -41,6 +41,7 @@ TTL_S_DEFAULT: Final = 60  # of records that do not say, and of the operator's o
 TTL_S_MIN: Final = 1
 TTL_S_MAX: Final = 24 * 3600
 DOMAIN_STALE_S: Final = 3600.0  # a domain's last answer, while no name server says another
+LINK_S_MAX: Final = 3.0
 FETCHES_MAX: Final = 256
 FETCH_S_MAX: Final = 8.0
 FETCH_BESIDE_S_MAX: Final = 1.0  # where a record is here, others are waited for only so long
@@ -205,13 +206,18 @@ class Names:
         return None if link is None else link.error is None
 
     async def find_link(self, host: str) -> bool:
-        """Tell whether a host has content of its own; asks DNS where that is not known."""
+        """Tell whether a host has content of its own; asks DNS where that is not known.
+
+        A host that DNS says nothing about in LINK_S_MAX counts as the gateway's own: it may be
+        reached by names that are nowhere in DNS.
+        """
         known = self.is_linked(host)
         if known is not None:
             return known
         try:
-            return (await self._links.get(read_domain(host))).error is None
-        except LichenError:  # too much is asked for at once: the host counts as the gateway's own
+            async with asyncio.timeout(LINK_S_MAX):
+                return (await self._links.get(read_domain(host))).error is None
+        except (LichenError, TimeoutError):
             return False
 
     async def record(self, name: Name) -> Record:
