@@ -5,6 +5,7 @@ import os
 import pytest
 
 from lichen.cli.network.ports import choose_free
+from lichen.content import CID, RAW
 from tests.integration.interop_world import (
     Helia,
     add_content,
@@ -50,7 +51,10 @@ def test_lichen_finds_and_fetches_what_only_helia_has(world):
 
 def test_helia_takes_no_block_that_was_changed(world):
     network, helia = world
-    (network.root / "spoilt").write_bytes(os.urandom(SPOILT_BYTES))
+    data = os.urandom(SPOILT_BYTES)
+    (network.root / "spoilt").write_bytes(data)
     cid = network.lichen("storage", "add", "spoilt")["cid"]
     spoil(network, SPOILT_BYTES)
-    assert "error" in helia.ask("fetch", cid=cid)
+    spoilt = CID.of(RAW, data[1 << 20 : 2 << 20])
+    assert str(spoilt) in helia.ask("fetch", cid=cid)["error"]  # that block it was, not the others
+    assert get(network, f"/ipfs/{spoilt}?format=raw")[0] == 200

@@ -14,6 +14,7 @@ import pytest
 
 from lichen.cdn.multiaddr import parse_origin
 from lichen.cli.network.ports import choose_free
+from lichen.content import CID, RAW
 from tests.integration.interop_world import (
     Kubo,
     add_content,
@@ -164,6 +165,9 @@ def test_kubo_takes_no_block_that_was_changed(world):
     (network.root / "spoilt").write_bytes(data)
     cid = network.lichen("storage", "add", "spoilt")["cid"]
     spoil(network, SPOILT_BYTES)
+    spoilt = CID.of(RAW, data[1 << 20 : 2 << 20])
     with pytest.raises((AssertionError, subprocess.TimeoutExpired)):
-        kubo.ipfs("--timeout=4s", "cat", cid)
-    assert len(kubo.ipfs("cat", "--length=1000", cid)) == 1000  # the first block is as it was
+        kubo.ipfs("--timeout=3s", "cat", cid)
+    sent = (network.root / "nginx/access.log").read_text()
+    assert f'"GET /ipfs/{spoilt}?format=raw HTTP/2.0" 200' in sent
+    assert kubo.ipfs("cat", "--length=1000", cid) == data[:1000]

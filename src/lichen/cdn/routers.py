@@ -92,7 +92,9 @@ class Routers:
                 found[source] = None
                 offer(source)
 
-        asked = [router for router in self._routers if not self._health.is_shut(router.url, now)]
+        asked = [
+            router for router in self._routers if not self._health.is_shut(_known_as(router), now)
+        ]
         self.lookups += len(asked)
         heard = await asyncio.gather(*(self._ask(router, cid, note) for router in asked))
         if any(heard):
@@ -120,7 +122,7 @@ class Routers:
 
     async def _ask(self, router: HttpAddress, cid: CID, note: Callable[[Source], None]) -> bool:
         """Ask one router; tell whether it answered."""
-        health, started, count = self._health.of(router.url), time.monotonic(), 0
+        health, started, count = self._health.of(_known_as(router)), time.monotonic(), 0
         target = f"/routing/v1/providers/{cid.as_v1()}{_FILTER}"
         try:
             async with (
@@ -148,7 +150,7 @@ class Routers:
         """Take note of an answer that is no list; 404 is an empty one (IPIP-513)."""
         if response.status in {429, 503}:
             wait = next((value for name, value in response.headers if name == b"retry-after"), b"")
-            self._health.of(router.url).asked_for_rest(time.monotonic(), retry_after_s(wait))
+            self._health.of(_known_as(router)).asked_for_rest(time.monotonic(), retry_after_s(wait))
         return response.status in {404, 410}
 
     def _sources(self, record: PeerRecord) -> list[Source]:
@@ -259,6 +261,11 @@ def read_record(line: bytes) -> PeerRecord | None:
     if read.schema and read.protocol:  # the schemas before `peer` name one protocol
         return PeerRecord(read.id, read.addrs or (), (read.protocol,))
     return None
+
+
+def _known_as(router: HttpAddress) -> str:
+    """Return under what a router's health is known: it may be a provider too, and a bad one."""
+    return f"router {router.url}"
 
 
 def _base(url: str) -> str:
