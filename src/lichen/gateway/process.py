@@ -103,6 +103,7 @@ class GatewayProcess:
         )
         self.placer = Placer(view, self.links, self.runs, replicas=config.replicas)
         self.content = ContentRouter(self.store, can_fetch=True)
+        self._nodes_at: tuple[int, list[Node]] = (-1, [])
         self.fetcher = Fetcher(
             self.store,
             self._endpoints,
@@ -116,8 +117,7 @@ class GatewayProcess:
             private_nodes=config.private_nodes,
         )
         self.delivery = Delivery(self.store, self.fetcher)
-        find_record = self.fetcher.routers.find_record if config.routers else None
-        self.names = NameService(home, config, kept_names, find_record)
+        self.names = NameService(home, config, kept_names, self.fetcher.routers)
         named = Named(self.names.names, self.content)
         self.front = Front(config, self.apps, self.content, self.placer, named)
         self.listener: Listener | None = None
@@ -203,10 +203,15 @@ class GatewayProcess:
 
     def _endpoints(self) -> list[str]:
         """Return where blocks may be had: the nodes of the registry."""
-        return [node.endpoint for node in self.replica.state.nodes()]
+        return [node.endpoint for node in self._nodes()]
 
     def _nodes(self) -> list[Node]:
-        return [Node(node.key, node.endpoint) for node in self.replica.state.nodes()]
+        """Return the registry's nodes; they are asked for at every block that is fetched."""
+        height = self.replica.height
+        if self._nodes_at[0] != height:
+            nodes = [Node(node.key, node.endpoint) for node in self.replica.state.nodes()]
+            self._nodes_at = (height, nodes)
+        return self._nodes_at[1]
 
     async def _warm_all(self) -> None:
         for grant in self.replica.state.grants_to(self.gateway):
@@ -281,11 +286,17 @@ class GatewayProcess:
             await self.names.keep()
             await self._warm_all()
             settle_memory()
-            log.info("serving", listen=self.config.listen, hosts=self.config.hosts)
+            log.info(
+                "serving",
+                listen=self.config.listen,
+                hosts=self.config.hosts,
+                reached_at=self.config.reached_at or "not told: public_url",
+            )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(every(self.config.pay_ms / 1000, self.links.settle_all))
                 tasks.create_task(every(RUNS_FLUSH_S, self._flush_runs))
                 tasks.create_task(every(KEEP_S, self.names.keep))
+                tasks.create_task(every(KEEP_S, self.names.tell))
                 tasks.create_task(every(LOOK_S, self.upkeep.look))
                 tasks.create_task(self._watch_replica())
 
