@@ -142,7 +142,8 @@ def parse_http(text: str) -> HttpAddress:
     is_port = _PORT.fullmatch(port) is not None and int(port) <= PORT_MAX
     if shape not in _SHAPES or not _is_host_of(kind, host) or not is_port:
         raise UserError(f"{text[:80]!r} is not the address of an HTTP server")
-    name = dict(parts).get("sni", "")
+    host = host.lower() if kind not in ("ip4", "ip6") else str(ipaddress.ip_address(host))
+    name = dict(parts).get("sni", "").lower()
     if name and not _DNS_NAME.fullmatch(name):
         raise UserError(f"{text[:80]!r} names its server wrongly")
     return HttpAddress(host, int(port), is_tls, "" if name == host else name)

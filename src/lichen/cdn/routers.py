@@ -200,6 +200,7 @@ class _Document(msgspec.Struct, frozen=True, rename="pascal"):
     peers: tuple[msgspec.Raw, ...] | None = None
 
 
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _read_line = msgspec.json.Decoder(_Line).decode
 _read_document = msgspec.json.Decoder(_Document).decode
 
@@ -241,7 +242,7 @@ def read_document(body: bytes) -> list[PeerRecord]:
     """Read the records of a JSON answer, of providers or peers; raise PeerError for no such one."""
     try:
         found = _read_document(body)
-    except msgspec.DecodeError as error:
+    except _MALFORMED as error:
         raise PeerError(f"a router's answer is not JSON: {error}") from error
     raws = [*(found.providers or ()), *(found.peers or ())][:RECORDS_MAX]
     records = (read_record(bytes(raw)) for raw in raws)
@@ -254,7 +255,7 @@ def read_record(line: bytes) -> PeerRecord | None:
         return None
     try:
         read = _read_line(line)
-    except msgspec.DecodeError:
+    except _MALFORMED:
         return None
     if read.schema == "peer":
         return PeerRecord(read.id, read.addrs or (), read.protocols or ())
