@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from lichen.content import (
     BlockStore,
     read_file,
@@ -18,6 +20,31 @@ GIB = 1 << 30
 MIB = 1 << 20
 KILLS = 12
 CHILD_START_S_MAX = 20
+
+# Collects without end, and pins and adds meanwhile; prints each pin once it is acknowledged.
+COLLECTING = """
+import io, random, sys, threading
+from lichen.content import *
+home, seed = sys.argv[1], int(sys.argv[3])
+draw = random.Random(seed)
+with BlockStore.open(home, capacity_bytes=1 << 40) as store:
+    print("open", flush=True)
+    def collect():
+        while True:
+            bytes_min = draw.choice([None, 1 << 20])
+            with store.collecting(spare_recent=draw.randrange(2), bytes_min=bytes_min) as collection:
+                while store.collect_step(collection, 0.0005):
+                    pass
+    threading.Thread(target=collect, daemon=True).start()
+    while True:
+        with store.ingest() as ingest:
+            files = [io.BytesIO(draw.randbytes(draw.choice([10, 70_000, 2 << 20]))) for _ in range(9)]
+            links = [ingest.add_file(file).link(f"{n}") for n, file in enumerate(files)]
+            root = import_directory(links, V1_2025, ingest.stage_node).cid
+            pins = draw.randrange(2)
+            ingest.commit([root] if pins else [])
+        print("pinned" if pins else "added", root, flush=True)
+"""
 
 # Adds files, trees and CARs without end; prints each root once it is acknowledged.
 CHILD = """
@@ -51,10 +78,10 @@ with BlockStore.open(home, capacity_bytes=1 << 40) as store:
 """
 
 
-def start(home, folder, seed):
+def start(home, folder, seed, script=CHILD):
     folder.mkdir(exist_ok=True)
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, home, folder, str(seed)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, home, folder, str(seed)], stdout=subprocess.PIPE, text=True
     )
     assert child.stdout.readline() == "open\n"
     return child
@@ -108,6 +135,62 @@ def test_after_kill_9_everything_acknowledged_is_whole_and_nothing_is_left_over(
     assert seen > KILLS  # the kills came while there was something to lose
 
 
+def check_sound(store):
+    """Whatever is here is what it is called, and the index and the folder agree."""
+    assert os.listdir(store.temporary_folder) == []
+    files = {str(CID.decode(file)) for file in store._index.files()}
+    found = {
+        name
+        for _, _, names in os.walk(os.path.dirname(store.temporary_folder) + "/flat")
+        for name in names
+    }
+    assert found == files
+    with store._index.read() as reader:
+        known = [multihash for multihash, _ in reader.blocks(b"")]
+    for multihash in known:
+        cid = CID.decode(b"\x01\x55" + multihash)
+        block = store.get_block(cid)
+        assert block is None or cid.matches(block)
+        assert (block is not None) == store.has(cid) == (store.size(cid) is not None)
+    for file in store._index.files():
+        check_whole(store, CID.decode(file))
+    assert store.usage_bytes >= sum(
+        store.flat_file(CID.decode(f)).size for f in store._index.files()
+    )
+
+
+def test_after_kill_9_during_collections_what_is_pinned_is_whole_and_all_is_sound(tmp_path):
+    draw = random.Random(3)
+    home = tmp_path / "store"
+    pinned = collected = 0
+    for kill in range(KILLS // 2):
+        child = start(home, tmp_path, kill, COLLECTING)
+        try:
+            child.wait(timeout=draw.uniform(0.3, 1.0))
+        except subprocess.TimeoutExpired:
+            child.kill()
+        lines = child.communicate(timeout=CHILD_START_S_MAX)[0].splitlines()
+        assert child.returncode == -signal.SIGKILL
+        with BlockStore.open(home, capacity_bytes=1 << 40) as store:
+            check_sound(store)
+            words = [line.split(" ") for line in lines]
+            roots = [CID.parse(root) for word, root in words if word == "pinned"]
+            for root in roots:
+                check_whole(store, root)
+                store.unpin(root)
+            pinned += len(roots)
+            others = [CID.parse(root) for word, root in words if word == "added"]
+            collected += sum(not store.has(root) for root in others)
+            for pin in store.pins():  # of what was not acknowledged any more
+                check_whole(store, pin)
+                store.unpin(pin)
+            if kill % 2:
+                store.collect()
+                assert (store.usage_bytes, store._index.dropped) == (0, frozenset())
+            check_sound(store)
+    assert min(pinned, collected) > 2  # the kills came while there was something to lose
+
+
 def write_limit(size):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -147,13 +230,24 @@ with BlockStore.open(sys.argv[1], capacity_bytes=1 << 40, map_bytes=1 << 30) as 
     assert 50 < n < 200, n
     assert len(store.pins()) == 2 + n
     assert store.small_file(small) == b"small"
-print("whole", n)
+    if "collect" in sys.argv:
+        for pin in store.pins()[: n // 2]:
+            if pin not in (kept, small):
+                store.unpin(pin)
+        before = store.usage_bytes
+        assert store.collect() > 1_000_000
+        assert store.usage_bytes < before
+        again = store.add_file(io.BytesIO(b"room" * 16_000), pin=True)[0]
+        assert store.small_file(again) == b"room" * 16_000
+    print("whole", len(store.pins()) - 2)
 """
 
 
-def test_a_disk_that_fills_up_while_writing_leaves_the_store_whole(tmp_path):
+@pytest.mark.parametrize("then", ["stop", "collect"])
+def test_a_disk_that_fills_up_while_writing_leaves_the_store_whole(tmp_path, then):
+    """And a collection, for which there is no room either, makes some."""
     ended = subprocess.run(
-        [sys.executable, "-c", FULL, tmp_path / "store"],
+        [sys.executable, "-c", FULL, tmp_path / "store", then],
         preexec_fn=write_limit(8 * MIB),
         capture_output=True,
         text=True,

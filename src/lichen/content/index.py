@@ -182,6 +182,12 @@ class Index:
                 raise
             raise DiskFullError("no room for the store's index", hint=FULL_HINT) from error
 
+    def turn_over(self) -> None:
+        """Run a transaction that changes nothing: pages freed before the last one can be used."""
+        with disk_errors(), self._env.begin(write=True, db=self._meta) as txn:
+            turns = _SIZE.unpack(txn.get(b"turns") or bytes(_SIZE.size))[0]
+            txn.put(b"turns", _SIZE.pack(turns + 1))
+
     def _used(self, txn: lmdb.Transaction) -> int:
         value = txn.get(b"used", db=self._meta)
         return 0 if value is None else int(_SIZE.unpack(value)[0])

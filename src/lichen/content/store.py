@@ -428,8 +428,16 @@ class BlockStore:
             )  # fmt: skip
             try:
                 yield collection
+                self._use_freed_pages(collection)
             finally:
                 collection.close()
+
+    def _use_freed_pages(self, collection: Collection) -> None:
+        """Let the next addition have the index's room, on a disk that has no other."""
+        with self._step_lock:
+            if collection.freed_bytes and not self._is_closed:
+                with self._turn():
+                    self._index.turn_over()
 
     def collect_step(self, collection: Collection, step_s: float = STEP_S) -> bool:
         """Carry a collection on for about that long; tell whether there is more to do.
