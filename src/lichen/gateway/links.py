@@ -462,7 +462,7 @@ def _refusal(status: int, body: bytes) -> LichenError:
     try:
         problem = msgspec.json.decode(body)
         text = str(problem.get("detail", ""))[:300]
-    except (msgspec.DecodeError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         text = ""
     kind = NotAllowedError if status == 401 else PeerError
     return kind(f"the node answered {status}: {text or 'no reason given'}")

@@ -194,7 +194,7 @@ def _error_of(status: int, body: bytes) -> Exception:
     """Turn a problem document into the typed error it was."""
     try:
         problem = msgspec.json.decode(body, type=Problem)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return PeerError(f"the ledger answered {status}", hint="check its URL")
     code = problem.type.removeprefix(TYPE_PREFIX)
     if code == OverloadError.code:

@@ -22,7 +22,7 @@ def error_of(status: int, body: bytes) -> LichenError:
     """
     try:
         problem = msgspec.json.decode(body, type=Problem)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         text = body[:200].decode("utf-8", "replace").strip()
         problem = Problem("", "", status, f"the gateway answered {status}: {text}")
     kind = _kinds().get(problem.type.removeprefix(TYPE_PREFIX)) or _kind_of_status(status)
