@@ -42,7 +42,9 @@ def test_cbor_nested_without_end_is_refused() -> None:
         from_canonical(NESTED_CBOR, Anything)
 
 
-@pytest.mark.parametrize("body", [NESTED_JSON, b"[]", b"1", b"\xff", b'{"detail": {"a": []}}', b'{"detail": "\xff"}'])
+@pytest.mark.parametrize(
+    "body", [NESTED_JSON, b"[]", b"1", b"\xff", b'{"detail": {"a": []}}', b'{"detail": "\xff"}']
+)
 def test_a_refusal_of_any_form_is_an_error_of_ours(body: bytes) -> None:
     assert _refusal(500, body).what.startswith("the node answered 500")
 
