@@ -225,17 +225,24 @@ def test_records_are_imported_from_files_and_broken_ones_refused(network):
     assert ask(network, local(network), f"/ipns/{name}/docs/a.txt").body == b"text"
 
 
-async def test_a_gateway_asks_the_routers_that_it_was_told_of(network, tmp_path):
+async def test_a_gateway_asks_the_routers_that_it_was_told_of_and_tells_them(network, tmp_path):
     name, record = put(network, key_of(7), f"/ipfs/{network.site}")
-    outside = Outside((f"http://{local(network)}",))
+    mine = Name.of(public_key(key_of(8)))
     settings = GatewayConfig(network="", ledger="", listen="", dnslink=False)
     with BlockStore.open(tmp_path / "content", capacity_bytes=2**24) as store:
-        fetcher = Fetcher(store, list, outside=outside)
-        other = NameService(str(tmp_path), settings, fetch=fetcher.routers.find_record)
+        fetcher = Fetcher(store, list, outside=Outside((f"http://{local(network)}",)))
+        other = NameService(str(tmp_path), settings, [key_of(8)], fetcher.routers)
         assert str((await other.names.resolve(str(name))).root) == network.site
         assert other.store.get(name) == record
         with pytest.raises(NameNotResolvedError):
             await other.names.resolve(str(Name.of(public_key(key_of(98)))))
+        made = create_record(
+            key_of(8), "/ipfs/bafkqaaa", sequence=1, eol_ns=time.time_ns() + S, ttl_ns=S
+        )
+        other.store.put(mine, made.encoded, time.time_ns())
+        await other.keep()
+        await other.tell()
+        assert network.client().name_record(mine) == other.store.get(mine) != made.encoded
         await other.close()
         await fetcher.close()
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lichen.wire.upstream import Dial
 
 ORIGINS_MAX = 256
+PUT_ANSWER_BYTES_MAX = 64 * 1024
 LIMITS = PoolLimits(connections_max=16, idle_max=16, waiting_max=256, connect_s=2.0, idle_s=30.0)
 _AGENT = (b"user-agent", b"lichen/%b" % lichen.__version__.encode())
 
@@ -70,6 +71,27 @@ class Origins:
             timeout_s=timeout_s,
             body_bytes_max=body_bytes_max,
         )
+
+    async def put(
+        self,
+        address: HttpAddress,
+        target: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        timeout_s: float,
+    ) -> int:
+        """Put bytes at an address that the operator named; return the status, raise like `get`."""
+        response = await request(
+            self._pool(address, True),
+            b"PUT",
+            target.encode(),
+            headers=[(b"host", address.authority.encode()), _AGENT, *headers],
+            body=body,
+            timeout_s=timeout_s,
+            body_bytes_max=PUT_ANSWER_BYTES_MAX,
+        )
+        return response.status
 
     def stream(
         self,

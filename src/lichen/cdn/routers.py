@@ -113,6 +113,11 @@ class Routers:
                 newest = record
         return None if newest is None else newest.encoded
 
+    async def publish_record(self, name: Name, encoded: bytes) -> bool:
+        """Give all routers a record; tell whether any took it."""
+        asked = (self._put_name(router, name, encoded) for router in self._routers)
+        return any(await asyncio.gather(*asked))
+
     def _keep(self, cid: CID, found: list[Source]) -> None:
         lifetime_s = KEPT_S if found else KEPT_EMPTY_S
         self._kept[cid] = (time.monotonic() + lifetime_s, found)
@@ -183,6 +188,19 @@ class Routers:
         except (PeerError, UserError, VerificationError) as error:
             log.info("router has no record", router=router.url, name=str(name), error=error.what)
             return None
+
+    async def _put_name(self, router: HttpAddress, name: Name, encoded: bytes) -> bool:
+        target, fields = f"/routing/v1/ipns/{name}", [(b"content-type", IPNS_TYPE.encode())]
+        try:
+            status = await self._origins.put(
+                router, target, fields, encoded, timeout_s=LOOKUP_S_MAX
+            )
+        except (PeerError, UserError) as error:
+            log.info("router took no record", router=router.url, name=str(name), error=error.what)
+            return False
+        if status != 200:
+            log.info("router took no record", router=router.url, name=str(name), status=status)
+        return status == 200
 
 
 class _Line(msgspec.Struct, frozen=True, rename="pascal"):

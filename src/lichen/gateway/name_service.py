@@ -12,6 +12,7 @@ import structlog
 from lichen.cdn.dnslink import DnsLinks
 from lichen.cdn.name_keeper import NameKeeper
 from lichen.cdn.name_store import NameStore
+from lichen.cdn.name_teller import NameTeller
 from lichen.cdn.names import Names
 from lichen.content.ipns import Name
 from lichen.content.libp2p_key import public_key
@@ -20,7 +21,7 @@ from lichen.errors import LimitError, MachineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lichen.cdn.names import Fetch
+    from lichen.cdn.routers import Routers
     from lichen.gateway.config import GatewayConfig
     from lichen.identity import PrivateKey
 
@@ -38,23 +39,32 @@ class NameService:
         home: str,
         config: GatewayConfig,
         kept: Sequence[PrivateKey] = (),
-        fetch: Fetch | None = None,
+        routers: Routers | None = None,
     ) -> None:
         """Open the records in `home`; raise UserError for a wrong setting, LimitError, disk errors.
 
-        `fetch` asks others for a name's record (see `Names`).
+        `routers` are asked for records, and told those of the `kept` keys.
         """
         if len(kept) > KEPT_NAMES_MAX:
             raise LimitError(f"over {KEPT_NAMES_MAX} names", hint="keep them at several gateways")
         domains = _domains(config)
         own = frozenset(Name.of(public_key(key)) for key in kept)
         self.store = NameStore(os.path.join(home, "names"), own=own)
+        fetch = routers.find_record if routers else None
         self.names = Names(self.store, static=config.dnslinks, domains=domains, fetch=fetch)
         self._keeper = NameKeeper(self.store, kept, time.time_ns)
+        self._teller = None
+        if routers:
+            self._teller = NameTeller(self.store, own, routers.publish_record, time.monotonic)
 
     async def keep(self) -> None:
         """Sign what ends soon again; to be called every KEEP_S."""
         await asyncio.to_thread(self._keeper.tick)
+
+    async def tell(self) -> None:
+        """Give the routers what is new; to be called every KEEP_S."""
+        if self._teller is not None:
+            await self._teller.tick()
 
     async def close(self) -> None:
         """End what is under way and close the records."""
