@@ -16,7 +16,8 @@ _LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A gateway's settings.
 
-    `hosts` are the domains it answers for: apps live at `{app}.app.{host}`. `key` names a key in
+    `hosts` are the domains it answers for: apps live at `{app}.app.{host}`, content at
+    `{cid}.ipfs.{host}` and `{name}.ipns.{host}`, to which paths redirect. `key` names a key in
     the vault folder `keys`, unlocked by `password_file`; under owners' grants it opens payment
     channels with a deposit of `channel_deposit` each, with up to `replicas` nodes per app, and pays
     every `pay_ms`. With `private_nodes` it also dials nodes at loopback, private and link-local
