@@ -244,20 +244,20 @@ def walks_module():
 
 def test_all_walks_share_what_they_may_remember_and_give_it_back():
     blocks = Blocks()
-    leaves = [blocks.put(RAW, b"%d" % number) for number in range(3000)]
-    parts = [blocks.node(leaves[at : at + 100]) for at in range(0, 3000, 100)]
+    leaves = [blocks.put(RAW, b"%d" % number) for number in range(12_000)]
+    parts = [blocks.node(leaves[at : at + 100]) for at in range(0, 12_000, 100)]
     root = blocks.node(parts)
     memory = Memory(FREE_BYTES * 3 // 2)
     first = walk(blocks, root, memory=memory)
-    for _ in range(3000):
+    for _ in range(12_000):
         next(first)
-    assert 3000 * SEEN_BYTES > memory.used_bytes >= FREE_BYTES
+    assert 12_000 * SEEN_BYTES > memory.used_bytes >= FREE_BYTES
     with pytest.raises(BusyError):
         list(walk(blocks, root, memory=memory))
     assert memory.used_bytes >= FREE_BYTES
     first.close()
     assert memory.used_bytes == 0
-    assert len(list(walk(blocks, root, memory=memory))) == 3031
+    assert len(list(walk(blocks, root, memory=memory))) == 12_121
     assert memory.used_bytes == 0
 
 

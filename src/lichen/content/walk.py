@@ -27,21 +27,27 @@ if TYPE_CHECKING:
 BLOCKS_MAX: Final = 1 << 20
 MEMORY_BYTES_MAX: Final = 256 << 20  # of all walks under way
 SEEN_BYTES: Final = 128  # that remembering a block takes
-STEP_BYTES: Final = 512  # that a step not yet taken takes
-FREE_BYTES: Final = 256 << 10  # that each walk may remember anyway
+STEP_BYTES: Final = 256  # that a step not yet taken takes
+FREE_BYTES: Final = 1 << 20  # that each walk may remember anyway, whatever others do
 _ON_EDGE: Final = -1  # no codec: entered for a part of what is below
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """A block to come to. `size` is that of its file's bytes, where only some of them count.
 
-    `on_edge` tells that not all of them do.
+    `name` is its CID in bytes, a quarter of what the object takes. `on_edge` tells that not all of
+    its bytes count.
     """
 
-    cid: CID
+    name: bytes
     offset: int = 0
     size: int | None = None
     on_edge: bool = False
+
+    @property
+    def cid(self) -> CID:
+        """Return the block's CID."""
+        return CID.decode(self.name)
 
 
 class Memory:
@@ -73,7 +79,7 @@ MEMORY: Final = Memory(MEMORY_BYTES_MAX)
 
 def all_below(step: Step, block: bytes) -> Iterable[Step]:
     """Go on to all that a block links to."""
-    return [Step(cid) for cid in links_of(step.cid, block)]
+    return [Step(cid.encode()) for cid in links_of(step.cid, block)]
 
 
 def nothing_below(step: Step, block: bytes) -> Iterable[Step]:
@@ -84,7 +90,7 @@ def nothing_below(step: Step, block: bytes) -> Iterable[Step]:
 
 def shards_below(step: Step, block: bytes) -> Iterable[Step]:
     """Go on to the further blocks that list a HAMT directory, not to its entries."""
-    return [Step(cid) for cid in reader.deeper_shards(step.cid, block)]
+    return [Step(cid.encode()) for cid in reader.deeper_shards(step.cid, block)]
 
 
 def range_below(start: int, end: int) -> Callable[[Step, bytes], Iterable[Step]]:
@@ -96,7 +102,7 @@ def range_below(start: int, end: int) -> Callable[[Step, bytes], Iterable[Step]]
         for cid, size in part.children:
             behind = offset + size
             if size and offset < end and behind > start:
-                yield Step(cid, offset, size, on_edge=offset < start or behind > end)
+                yield Step(cid.encode(), offset, size, on_edge=offset < start or behind > end)
             offset = behind
 
     return below
@@ -116,13 +122,16 @@ def walk(
     and UserError for what is malformed.
     """
     seen: dict[bytes, int] = {}
-    steps = [Step(root)]
+    steps = [Step(root.encode())]
     yielded, taken_bytes = 0, 0
     try:
         while steps:
             step = steps.pop()
-            cid, is_real = step.cid, step.cid.hash_code != IDENTITY
-            is_new, enters = (True, True) if dups or not is_real else _enter(seen, step)
+            cid = step.cid
+            is_real = cid.hash_code != IDENTITY
+            is_new, enters = True, True
+            if is_real and not dups:
+                is_new, enters = _enter(seen, cid, on_edge=step.on_edge)
             if not enters:
                 continue
             block = need_block(blocks, cid)
@@ -140,15 +149,14 @@ def walk(
         memory.give(taken_bytes)
 
 
-def _enter(seen: dict[bytes, int], step: Step) -> tuple[bool, bool]:
+def _enter(seen: dict[bytes, int], cid: CID, *, on_edge: bool) -> tuple[bool, bool]:
     """Tell whether a block is new, and whether to look at what is below it."""
-    cid = step.cid
     known = seen.get(cid.multihash)
     if known is None:
-        seen[cid.multihash] = _ON_EDGE if step.on_edge else cid.codec
+        seen[cid.multihash] = _ON_EDGE if on_edge else cid.codec
         return True, True
-    if step.on_edge or known == _ON_EDGE:
-        seen[cid.multihash] = known if step.on_edge else cid.codec
+    if on_edge or known == _ON_EDGE:
+        seen[cid.multihash] = known if on_edge else cid.codec
         return False, True
     if known == cid.codec:
         return False, False
