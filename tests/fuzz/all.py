@@ -1,6 +1,17 @@
 """All targets, by importing every module that has some."""
 
-from tests.fuzz import answers, blocks, cars, graphs, heads, hosts, names, records, routes, sites
+from tests.fuzz import (
+    answers,
+    blocks,
+    cars,
+    graphs,
+    heads,
+    names,
+    records,
+    routes,
+    sites,
+    streams,
+)
 
 __all__ = [
     "answers",
@@ -8,9 +19,9 @@ __all__ = [
     "cars",
     "graphs",
     "heads",
-    "hosts",
     "names",
     "records",
     "routes",
     "sites",
+    "streams",
 ]

@@ -41,7 +41,8 @@ def main() -> int:
     for name in names:
         done, executions, said = _fuzz(TARGETS[name], seconds)
         total += executions
-        print(f"{name:20} {executions:>10} executions in {seconds} s  {'ok' if done else 'FAILED'}")
+        held = "ok" if done else "FAILED"
+        print(f"{name:20} {executions:>10} executions in {seconds} s  {held}", flush=True)
         if not done:
             failed.append(name)
             lines = [line for line in said.splitlines() if not line.startswith("INFO: ")]
