@@ -100,11 +100,12 @@ class Call(Forward):
         function = self._function
         link.place(self._run, function.ceiling)
         self._sent_ns = time.monotonic_ns()
-        values = (link.session, function.field, function.ceiling_field, self._run.encode())
+        fields = b"%b%b: %b\r\n" % (link.fields(function), RUN, self._run.encode())
         if self._host is None:
-            self.request = _WRITE(self.head, *values, target=self._target)
+            self.request = _WRITE.write(self.head, fields, self._target)
         else:
-            self.request = _WRITE_HOST(self.head, self._host, *values, target=self._target)
+            host = b"host: %b\r\n" % self._host
+            self.request = _WRITE_HOST.write(self.head, host + fields, self._target)
         return link.peer.pool
 
     def sweep(self, now: float) -> None:
@@ -151,9 +152,14 @@ class Call(Forward):
 
         What a node says to its payer is not for the visitor, who learns that it may try again.
         """
+        link = self._link
+        if link is not None and self._host is None:  # most often there is nothing to change
+            told = b"\r\n%b: %b\r\n%b\r\n" % (RUN, self._run.encode(), link.peer.field)
+            block = head.block
+            if block.endswith(told) and block.lower().count(b"\r\nlichen-") == OUR_FIELDS:
+                return b""
         if NODE in head:
             return self._passed_on(head)
-        link = self._link
         if link is None or head.status in VISITORS_FAULT:
             return b"lichen-run: %b\r\n" % self._run.encode()
         self._leave(f"refused-{head.status}")

@@ -25,6 +25,7 @@ from lichen.ledger.transactions import OpenChannel, TopUpChannel
 from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher
 from lichen.market.account import PayerBook
 from lichen.node.api import PayRequest, SessionAnswer
+from lichen.node.callhead import CALL_FIELDS
 from lichen.node.till import Statement
 from lichen.units import Amount
 from lichen.wire import MuxDialler, Pool, PoolLimits
@@ -54,6 +55,7 @@ PROBE_S_MAX = 2.0
 SESSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
 POOL = PoolLimits(connections_max=1024, idle_max=256)  # to one node, as streams of one connection
 RECALL_PART = 100  # of a deposit may be paid for runs whose records a crash took
+_FIELDS = b"%b: %%b\r\n%b: %%b\r\n%b: %%b\r\n" % CALL_FIELDS[:-1]  # all but the run
 TOP_UP_BELOW = 4  # a channel is topped up when less than a quarter of its deposit is left
 
 log = structlog.get_logger()
@@ -120,9 +122,9 @@ class Link:
     """One app's business with one node."""
 
     __slots__ = (
-        "app", "book", "channel", "due", "healing", "health", "in_flight", "opening",
-        "owner", "pay_at", "peer", "problem", "retry_at", "retry_s", "session", "settling",
-        "trusted", "unconfirmed",
+        "_fields", "_fields_for", "app", "book", "channel", "due", "healing", "health", "in_flight",
+        "opening", "owner", "pay_at", "peer", "problem", "retry_at", "retry_s", "session",
+        "settling", "trusted", "unconfirmed",
     )  # fmt: skip
 
     def __init__(self, app: str, owner: Address, peer: NodePeer) -> None:
@@ -144,6 +146,16 @@ class Link:
         self.pay_at = 0.0
         self.healing = True  # what keeps the link from opening may pass by itself
         self.unconfirmed: tuple[Line, ...] = ()
+        self._fields = b""
+        self._fields_for: tuple[FunctionRoute | None, bytes] = (None, b"")
+
+    def fields(self, function: FunctionRoute) -> bytes:
+        """Return the lines that tell the node who pays up to what for which function."""
+        made_for, session = self._fields_for
+        if made_for is not function or session is not self.session:
+            self._fields_for = (function, self.session)
+            self._fields = _FIELDS % (self.session, function.field, function.ceiling_field)
+        return self._fields
 
     @property
     def may_cost(self) -> int:

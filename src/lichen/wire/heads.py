@@ -148,6 +148,7 @@ class RequestHead(_Head):
     expects_continue: bool = False
     minor: int = 1
     usual: bool = False
+    kept_by: HeadRewrite | None = None  # what found nothing to take out of it: heads come again
     is_proxied: bool = False
 
     @property
@@ -406,11 +407,17 @@ class HeadRewrite:
 
     def __call__(self, head: RequestHead, *values: bytes, target: bytes | None = None) -> bytes:
         """Return the whole head to send."""
+        return self.write(head, self._tail % values if values else b"", target)
+
+    def write(self, head: RequestHead, tail: bytes, target: bytes | None = None) -> bytes:
+        """Return the whole head to send, `tail` being the lines of the fields to set."""
         block = head.block
+        if head.kept_by is self and target is None:
+            return b"%b%b\r\n" % (block[:-2], tail)
         lowered = block.lower()
         mark = self._marks.search(lowered, head.fields_at - 2)
-        tail = self._tail % values if values else b""
         if mark is None and head.usual and target is None:
+            head.kept_by = self
             return b"%b%b\r\n" % (block[:-2], tail)
         fields = block[head.fields_at : -2] if mark is None else self._prune(head, lowered, mark)
         if not head.minor and b"host" not in self._drop and b"host" not in head:
