@@ -22,7 +22,7 @@ from lichen.gateway.call import Call
 from lichen.gateway.named import PREFIX as NAME_PREFIX
 from lichen.gateway.names import APP_PREFIX, GATEWAY, LOCALHOST, Hosts, split_app_path
 from lichen.gateway.subdomains import Subdomains, is_page, too_long
-from lichen.wire import Asgi, ContentEntry, Ready, content_answer
+from lichen.wire import Asgi, ContentEntry, content_answer
 
 if TYPE_CHECKING:
     from lichen.cdn.names import Names
@@ -200,11 +200,17 @@ class Front:
     def _site(
         self, root: CID, path: bytes, head: RequestHead, prefix: str, *, otherwise: bool = False
     ) -> Answer:
-        look = self._apps.otherwise if otherwise else self._apps.site
         try:
-            found = look(root, path, prefix)
-            if isinstance(found, Ready) and head.query:
-                found = look(root, path, prefix, head.query)
+            if otherwise:
+                found = self._apps.otherwise(root, path, prefix)
+            else:
+                found = self._apps.site(root, path, prefix)
+            if isinstance(found, ContentEntry):
+                return content_answer(found, head)
+            if found is None or not head.query:
+                return found
+            look = self._apps.otherwise if otherwise else self._apps.site
+            found = look(root, path, prefix, head.query)
         except (NotFlatError, MissingBlockError):
             return TO_ASGI
         return content_answer(found, head) if isinstance(found, ContentEntry) else found
