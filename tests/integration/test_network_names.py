@@ -165,6 +165,9 @@ def test_what_is_no_name_is_400_and_what_nobody_knows_5xx(network):
     unknown = ask(network, local(network), f"/ipns/{Name.of(public_key(key_of(99)))}/")
     assert (unknown.status, unknown.json()["type"]) == (502, "urn:lichen:problem:name-not-resolved")
     other = f"/ipns/{Name.of(public_key(key_of(97)))}/"
+    page = ask(network, local(network), other, accept="text/html")
+    assert page.headers["content-type"].startswith("text/html")
+    other = f"/ipns/{Name.of(public_key(key_of(96)))}/"
     assert ask(network, local(network), other, cache_control="only-if-cached").status == 412
     assert ask(network, local(network), other, method="POST").status == 405
     assert ask(network, local(network), other, method="OPTIONS").status == 204

@@ -122,7 +122,7 @@ def test_every_spelling_of_a_name_is_the_same_name(kind):
     ],
 )
 def test_what_is_no_name_is_refused(text):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="IPNS name"):
         Name.parse(text)
 
 

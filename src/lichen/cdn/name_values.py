@@ -49,7 +49,7 @@ def read_domain(text: str) -> str:
     if name is None:
         raise UserError(
             f"{text[:80]!r} is neither an IPNS name nor a public domain",
-            hint="a name looks like k51... or example.org",
+            hint="a name looks like k51..., 12D3KooW... or example.org",
         )
     return name
 

@@ -31,6 +31,7 @@ NAMESPACES = ("/ipfs/", "/ipns/")
 _SIGNED_PREFIX = b"ipns-signature:"
 _V1_VALIDITY_TYPE = b"EOL"
 _UINT64_MAX = 2**64 - 1
+_AS_CID = bytes((1, LIBP2P_KEY))
 # Fields of the protobuf.
 _VALUE, _SIGNATURE_V1, _VALIDITY_TYPE, _VALIDITY, _SEQUENCE, _TTL = range(1, 7)
 _PUBLIC_KEY, _SIGNATURE_V2, _DATA = range(7, 10)
@@ -72,20 +73,21 @@ class Name(msgspec.Struct, frozen=True):
         A CID of the codec dag-pb counts too: that is how old software wrote names. Raises UserError
         for what is no name.
         """
-        if text.startswith(("1", "Qm")):
-            cid = CID.decode(b"\x01" + bytes((LIBP2P_KEY,)) + base58.decode(text))
-        else:
-            cid = CID.parse(text)
+        try:
+            if text.startswith(("1", "Qm")):
+                cid = CID.decode(_AS_CID + base58.decode(text))
+            else:
+                cid = CID.parse(text)
+        except UserError as error:
+            raise _no_name(text) from error
         if cid.codec not in (LIBP2P_KEY, DAG_PB) or not _is_name(cid):
-            raise UserError(
-                f"{text[:80]!r} is not an IPNS name", hint="a name looks like k51... or 12D3KooW..."
-            )
+            raise _no_name(text)
         return cls(cid.multihash)
 
     @property
     def cid(self) -> CID:
         """The name as a CID of the codec libp2p-key."""
-        return CID.decode(b"\x01" + bytes((LIBP2P_KEY,)) + self.multihash)
+        return CID.decode(_AS_CID + self.multihash)
 
     def __str__(self) -> str:
         """Spell the name as software should: base36, which fits into one label of a host."""
@@ -264,6 +266,12 @@ def _decode_value(value: bytes) -> str:
             f"{text[:80]!r} is not a content path", hint="write /ipfs/CID/path or /ipns/NAME/path"
         )
     return text
+
+
+def _no_name(text: str) -> UserError:
+    return UserError(
+        f"{text[:80]!r} is not an IPNS name", hint="a name looks like k51... or 12D3KooW..."
+    )
 
 
 def _is_name(cid: CID) -> bool:

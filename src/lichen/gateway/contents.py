@@ -27,10 +27,11 @@ def before(front: Front, delivery: Delivery, rest: ASGIApp) -> ASGIApp:
             await rest(scope, receive, send)
             return
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        request = Request(scope)
         try:
-            found = await _open(front, host, Request(scope))
+            found = await _open(front, host, request)
         except LichenError as error:
-            await problem(error)(scope, receive, send)
+            await problem(error, request)(scope, receive, send)
             return
         if found is None:
             await rest(scope, receive, send)
