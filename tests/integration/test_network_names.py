@@ -10,6 +10,7 @@ from lichen.cdn.name_values import NameNotResolvedError
 from lichen.cli.network.folder import write_config
 from lichen.content import BlockStore
 from lichen.content.ipns import Name, create_record, verify_record
+from lichen.content.ipns_time import parse_time
 from lichen.content.libp2p_key import public_key
 from lichen.gateway.config import GatewayConfig
 from lichen.gateway.name_service import NameService
@@ -40,12 +41,13 @@ def network(tmp_path_factory, dns):
     try:
         made.site = made.lichen("storage", "add", "site")["cid"]
         made.before = made.lichen("name", "publish", made.site, "--lifetime", "1h", "--ttl", "2m")
+        made.kept = made.lichen("name", "publish", made.site, "--lifetime", "1h", "--key", "node-1")
         made.down()
         settings = {
             "dns_servers": [dns.address],
             "dnslinks": {"mapped.example": f"/ipfs/{made.site}"},
         }
-        settings["hosts"] = ["localhost", "gateway.example"]
+        settings |= {"hosts": ["localhost", "gateway.example"], "names": ["node-1"]}
         home = made.folder.home("gateway")
         write_config(home, made.folder.config("gateway") | settings)
         made.up()
@@ -96,6 +98,13 @@ def test_a_published_name_outlives_a_restart_and_is_kept_fresh(network):
     assert kept["ends"] > made["ends"]
     assert network.lichen("name", "resolve", made["name"])["ends"] == kept["ends"]
     assert network.command("name", "keep", "--once", "--json").stdout == "", "nothing is due"
+
+
+def test_the_gateway_itself_keeps_the_names_that_it_is_told_to(network):
+    found = network.lichen("name", "resolve", network.kept["name"])
+    assert (found["value"], found["sequence"]) == (network.kept["value"], 0)
+    left_ns = parse_time(found["ends"].encode()) - time.time_ns()
+    assert left_ns > 47 * 3600 * S
 
 
 def test_a_name_serves_content_and_follows_its_owner(network):
