@@ -94,8 +94,7 @@ def _write_parts(parts: Iterable[bytes | memoryview], target: Path) -> None:
     """Write to a neighbour first, so that a broken transfer never looks like the file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
-    with open(fd, "wb") as stream:
+    with open(_open_new(partial), "wb") as stream:
         stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
@@ -128,6 +127,15 @@ def _write_folder(
         else:
             count += _write_folder(blocks, inner, place, depth + 1, entries)
     return count
+
+
+def _open_new(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise UserError(f"{path} is a symlink", hint="write to another folder") from error
+        raise
 
 
 def _write_link(target: str, place: Path) -> None:

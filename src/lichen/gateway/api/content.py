@@ -36,6 +36,7 @@ MEDIA_TYPE = "application/vnd.ipld.car"
 UPLOADS_MAX = 16
 UPLOADS_PER_ACCOUNT_MAX = 4
 SILENCE_S_MAX = 30.0
+HAND_OVER_BYTES = 1 << 20
 LEASE_MS = 86_400_000  # how long what is not whole is kept
 FRAMED_MAX = 2  # times the bytes of its blocks that a CAR may be announced to have
 
@@ -208,6 +209,15 @@ class _BodyStream:
         return ready
 
     async def _receive(self) -> bytes | None:
+        """Gather what is worth a hand-over between threads; None at the end."""
+        parts: list[bytes] = []
+        size = 0
+        while size < HAND_OVER_BYTES and (part := await self._receive_part()) is not None:
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts) if parts else None
+
+    async def _receive_part(self) -> bytes | None:
         try:
             async with asyncio.timeout(SILENCE_S_MAX):
                 return await anext(self._parts, None)
