@@ -91,13 +91,13 @@ def test_a_published_name_outlives_a_restart_and_is_kept_fresh(network):
     made = network.before
     assert (made["sequence"], made["value"]) == (0, f"/ipfs/{network.site}")
     assert ask(network, local(network), f"/ipns/{made['name']}/docs/a.txt").body == b"text"
-    done = network.command("name", "keep", "--once", "--lifetime", "48h", "--json")
+    done = network.command("name", "keep", "developer", "--once", "--json")
     assert done.returncode == 0, done.stderr
     kept = json.loads(done.stdout)
     assert (kept["sequence"], kept["value"]) == (made["sequence"], made["value"])
     assert kept["ends"] > made["ends"]
     assert network.lichen("name", "resolve", made["name"])["ends"] == kept["ends"]
-    assert network.command("name", "keep", "--once", "--json").stdout == "", "nothing is due"
+    assert network.command("name", "keep", "developer", "--once", "--json").stdout == ""
 
 
 def test_the_gateway_itself_keeps_the_names_that_it_is_told_to(network):
