@@ -29,6 +29,7 @@ from lichen.cdn.forms.file import etag_of, headers_of, moved_lines
 from lichen.cdn.forms.ipld import DOCUMENT_CODECS, document_parts
 from lichen.cdn.kept import Keep
 from lichen.cdn.media import SNIFFED_BYTES, type_of_name
+from lichen.cdn.prompt import LaterError, PromptBlocks
 from lichen.cdn.refusal import check_service_worker, refusal
 from lichen.cdn.site import (
     NO_RULES,
@@ -242,42 +243,45 @@ class ContentRouter:
         try:
             if block:
                 return self._shelf.block(place.root, None if query else place.prefix + place.path)
-            return self._find_any(head, at_root(self._store, place))
+            blocks = PromptBlocks(self._store)
+            return self._find_any(head, blocks, at_root(blocks, place))
         except MissingBlockError as error:
-            if self._can_fetch:
+            if self._can_fetch or isinstance(error, LaterError):
                 return TO_ASGI
             if b"only-if-cached" in head.get(b"cache-control").lower():
                 raise NotCachedError(f"{error.cid} is not here", hint=error.hint) from error
             raise
 
-    def _find_any(self, head: RequestHead, place: Place) -> ContentEntry | Answer:
+    def _find_any(
+        self, head: RequestHead, blocks: PromptBlocks, place: Place
+    ) -> ContentEntry | Answer:
         try:
-            return self._find(place)
+            return self._find(blocks, place)
         except NotUnixfsError:
             if b"text/html" in head.get(b"accept").lower():
                 return TO_ASGI
-            roots = follow(self._store, place.root, place.path)
+            roots = follow(blocks, place.root, place.path)
             if roots[-1].codec not in DOCUMENT_CODECS:
                 return TO_ASGI
             entry = self._shelf.document(place, roots)
             # not kept: the next one who asks may be a browser, for which it is a page
             return TO_ASGI if entry is None else content_answer(entry, head)
 
-    def _find(self, place: Place) -> ContentEntry | Answer:
+    def _find(self, blocks: PromptBlocks, place: Place) -> ContentEntry | Answer:
         root, is_host = place.root, place.kind == "host"
-        found = find(self._store, root, place.path)
+        found = find(blocks, root, place.path)
         if found is None and is_host:
-            if redirects_bytes(self._store, root) > RULES_BYTES_MAX:
+            if redirects_bytes(blocks, root) > RULES_BYTES_MAX:
                 return TO_ASGI
-            rules = load_redirects(self._store, root)
-            found = find_otherwise(self._store, root, place.path, rules)
+            rules = load_redirects(blocks, root)
+            found = find_otherwise(blocks, root, place.path, rules)
         if found is None:
             raise nothing_at(root, place.path)
         if isinstance(found, Moved):
             return ready(found.status, moved_lines(found, place.prefix, place.cache))
         if isinstance(found, Directory):
             return TO_ASGI
-        rules = load_headers(self._store, root) if is_host else NO_RULES
+        rules = load_headers(blocks, root) if is_host else NO_RULES
         make = self._shelf.file if found.status == HTTPStatus.OK else self._shelf.page_now
         try:
             return make(found, root, place.cache, rules, is_shared=not is_host, name=place.name)

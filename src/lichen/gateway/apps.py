@@ -14,6 +14,7 @@ from urllib.parse import quote
 from lichen.cdn.formats import decode_path, moved_headers
 from lichen.cdn.forms.file import location_of
 from lichen.cdn.kept import Keep, Kept
+from lichen.cdn.prompt import PromptBlocks
 from lichen.cdn.redirects import MOVES, with_query
 from lichen.cdn.serve import Shelf
 from lichen.cdn.site import Moved, Rules, find_otherwise, find_page, load_rules
@@ -86,7 +87,7 @@ class Apps:
 
     def _look_up(self, root: CID, path: bytes, query: bytes = b"", *, is_shared: bool) -> Kept:
         text = _decoded(path)
-        found = None if text is None else find_page(self._store, root, text)
+        found = None if text is None else find_page(PromptBlocks(self._store), root, text)
         if isinstance(found, Moved):  # relative, so that it holds below /app/{app} too
             location = "./" + quote(found.to.rstrip("/").rpartition("/")[2]) + "/"
             return _moved(301, location.encode() + (b"?" + query if query else b""))
@@ -111,7 +112,7 @@ class Apps:
 
     def _look_elsewhere(self, root: CID, path: bytes, prefix: str, query: bytes = b"") -> Kept:
         rules = self._rules_of(root)
-        found = find_otherwise(self._store, root, _decoded(path) or "", rules)
+        found = find_otherwise(PromptBlocks(self._store), root, _decoded(path) or "", rules)
         if isinstance(found, Moved):
             location = with_query(location_of(found, prefix).decode(), query.decode("latin-1"))
             return _moved(found.status, location.encode("ascii", "replace"))
