@@ -114,7 +114,7 @@ class Engine:
         self._store = LmdbStore(home)
         try:
             self.state = State(self._store, stored_genesis(self._store, home))
-            _check_last_block(self.state)
+            check_last_block(self.state)
             _check_sequencer(self.state.genesis, key)
         except BaseException:
             self._store.close()
@@ -347,7 +347,8 @@ class Engine:
         return Result(identity, error=Refusal.of(outcome.error))
 
 
-def _check_last_block(state: State) -> None:
+def check_last_block(state: State) -> None:
+    """Require the last block to be the head's; raise CorruptionError otherwise."""
     head = state.head
     block = View(state).block(head.height)
     if head.height and (block is None or block_hash(state.network, block.header) != head.hash):
@@ -355,6 +356,11 @@ def _check_last_block(state: State) -> None:
 
 
 def _check_sequencer(genesis: Genesis, key: PrivateKey | None) -> None:
+    if genesis.validators:
+        raise UserError(
+            "the genesis names validators, and one process alone may not order for them",
+            hint="run it with the engine that they agree by: lichen ledger run --engine cometbft",
+        )
     if genesis.sequencer != (None if key is None else key.public):
         raise UserError(
             "the key to sign blocks with is not the sequencer that the genesis names",

@@ -14,12 +14,14 @@ import msgspec
 from lichen.content.cid import CID
 from lichen.encoding import canonical, sha256
 from lichen.errors import UserError
-from lichen.identity import Address, PublicKey
+from lichen.identity import Address, KeyKind, PublicKey
 from lichen.units import AMOUNT_MAX, Amount
 
 BASIS_POINTS = 10_000
 GENESIS_ACCOUNTS_MAX = 100_000
 GENESIS_NAME_BYTES_MAX = 64
+VALIDATORS_MAX = 128
+POWER_MAX = 10**9
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,11 +47,20 @@ class GenesisAccount(Record, frozen=True):
     balance: Amount
 
 
+class Validator(Record, frozen=True):
+    """Who agrees on the order of transactions, by an ed25519 key, and how much the vote weighs."""
+
+    key: PublicKey
+    power: int
+
+
 class Genesis(Record, frozen=True, omit_defaults=True):
     """The first state of a network; its hash is the network's id.
 
     `sequencer` is the key that signs every block where one process orders them; without one,
     whoever follows believes the ledger that it asks about the order, and checks all the rest.
+    `validators` are those who agree on the order where several do (more than two thirds of their
+    power); a network has a sequencer, or validators, or neither.
     """
 
     name: str
@@ -57,6 +68,7 @@ class Genesis(Record, frozen=True, omit_defaults=True):
     params: Params
     accounts: tuple[GenesisAccount, ...]
     sequencer: PublicKey | None = None
+    validators: tuple[Validator, ...] = ()
 
 
 class Prices(Record, frozen=True):
@@ -242,6 +254,18 @@ def check_genesis(genesis: Genesis) -> None:
     _require(len(addresses) == len(genesis.accounts), "accounts: an address stands twice")
     total = sum(account.balance for account in genesis.accounts)
     _require(total <= AMOUNT_MAX, "accounts: the balances add up to more than an amount can hold")
+    _check_validators(genesis)
+
+
+def _check_validators(genesis: Genesis) -> None:
+    validators = genesis.validators
+    _require(len(validators) <= VALIDATORS_MAX, "validators: too many")
+    _require(not validators or genesis.sequencer is None, "validators: there is a sequencer too")
+    keys = {validator.key for validator in validators}
+    _require(len(keys) == len(validators), "validators: a key stands twice")
+    _require(all(key.kind is KeyKind.ED25519 for key in keys), "validators: keys are ed25519")
+    powers = [validator.power for validator in validators]
+    _require(all(0 < power <= POWER_MAX for power in powers), "validators: power")
 
 
 def _require(holds: bool, field: str) -> None:
