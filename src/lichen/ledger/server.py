@@ -1,4 +1,4 @@
-"""The ledger's process: the embedded engine behind HTTP (see docs/architecture.md).
+"""The ledger's process: an ordering engine behind HTTP (see docs/architecture.md).
 
 `GET /v1/blocks` frames each block by its length as a varint; a frame of length 0 is a heartbeat,
 sent when `HEARTBEAT_S` pass without a block, so that a follower notices a dead connection.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import libipld
 import msgspec
@@ -40,13 +40,17 @@ from lichen.ledger.results import ProofAnswer
 from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from prometheus_client.core import Metric
     from starlette.requests import Request
 
     from lichen.identity import PrivateKey
+    from lichen.ledger.results import Result, Status
+    from lichen.ledger.state import State
+    from lichen.ledger.views import View
 
 REQUEST_BYTES_MAX = 8 << 20
 BODIES_BYTES_MAX = 128 << 20  # of all requests whose body is being read or worked on
@@ -62,10 +66,59 @@ CBOR = "application/vnd.ipld.dag-cbor"
 BLOCK_STREAM = "application/vnd.lichen.blocks"
 
 
+class ServedEngine(Protocol):
+    """What the server needs of an engine, whichever orders the transactions."""
+
+    @property
+    def state(self) -> State:
+        """The state after the last block."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """Typed reads of it."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """How many transactions wait for a block."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether transactions are being ordered."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the engine takes no more transactions."""
+        ...
+
+    def status(self) -> Status:
+        """Return where the ledger stands."""
+        ...
+
+    async def submit(self, raws: Sequence[bytes]) -> list[Result]:
+        """Order transactions."""
+        ...
+
+    async def wait_beyond(self, height: int, timeout_s: float) -> bool:
+        """Wait for a block above a height."""
+        ...
+
+    def stop_streams(self) -> None:
+        """Wake whoever waits for blocks."""
+        ...
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call back when the engine ends."""
+        ...
+
+
 class Api:
     """The HTTP faces of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ServedEngine) -> None:
         self._engine = engine
         self._followers = 0
         self._bodies = Budget(BODIES_BYTES_MAX)
@@ -138,9 +191,18 @@ class Api:
                 f"the ledger stands at {self._engine.state.head.height}",
                 hint="a follower that is ahead follows another ledger",
             )
+        if not self._has(first):
+            raise NotFoundError(
+                f"block {first} is not here: this ledger began from a snapshot",
+                hint="follow a validator that has all blocks",
+            )
         if self._followers >= FOLLOWERS_MAX:
             raise PeerUnavailableError("too many followers", hint="follow another replica")
         return StreamingResponse(self._follow(first), media_type=BLOCK_STREAM)
+
+    def _has(self, height: int) -> bool:
+        coming = height > self._engine.state.head.height
+        return coming or self._engine.view.block_bytes(height) is not None
 
     async def _follow(self, height: int) -> AsyncIterator[bytes]:
         self._followers += 1
@@ -225,7 +287,7 @@ class _Server(uvicorn.Server):
     Its own way with signals ends the process before the engine has closed.
     """
 
-    engine: Engine
+    engine: ServedEngine
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -254,11 +316,24 @@ def serve(home: Path, host: str, port: int, key: PrivateKey | None = None) -> No
     is taken.
     """
     journal.configure()
-    uvloop.run(_serve(home, host, port, key))
+    uvloop.run(_serve(lambda: Engine(home, key=key), host, port))
 
 
-async def _serve(home: Path, host: str, port: int, key: PrivateKey | None) -> None:
-    async with Engine(home, key=key) as engine:
+def serve_engine(
+    make: Callable[[], AbstractAsyncContextManager[ServedEngine]], host: str, port: int
+) -> None:
+    """Run an engine, made on the event loop, behind HTTP until SIGTERM or SIGINT, or its end.
+
+    Raises MachineError when the port is taken, and whatever ended the engine.
+    """
+    journal.configure()
+    uvloop.run(_serve(make, host, port))
+
+
+async def _serve(
+    make: Callable[[], AbstractAsyncContextManager[ServedEngine]], host: str, port: int
+) -> None:
+    async with make() as engine:
         config = uvicorn.Config(
             Api(engine).app(),
             host=host,

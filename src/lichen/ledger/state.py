@@ -16,15 +16,15 @@ from lichen.encoding import canonical, convert, from_canonical
 from lichen.errors import CorruptionError, UserError
 from lichen.identity import Address
 from lichen.ledger.cache import Cache
-from lichen.ledger.tables import ACCOUNTS, Table
+from lichen.ledger.tables import ACCOUNTS, ALL, Table
 from lichen.ledger.tree import Tree, Update, path_key
 from lichen.ledger.types import Account, Genesis, Record, check_genesis, network_id
 from lichen.units import Amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from lichen.ledger.store import Store
+    from lichen.ledger.store import Store, StoreSnapshot
     from lichen.ledger.tree import Proof
 
 T = TypeVar("T")
@@ -254,6 +254,33 @@ def write_head(changes: Changes, block_hash: bytes) -> Changes:
     head = msgspec.structs.replace(changes.head, hash=block_hash)
     changes.entries[_HEAD] = canonical(head)
     return msgspec.structs.replace(changes, head=head)
+
+
+def entries_of(snapshot: StoreSnapshot) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the state's entries by their keys, such as `account/` and 20 bytes."""
+    for key, value in snapshot.scan(_STATE):
+        yield key[len(_STATE) :], value
+
+
+def rebuilt(genesis: Genesis, head: Head, values: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return what a store has to hold for a state of these entries alone, tree and indexes too.
+
+    Raises CorruptionError when the entries do not make the head's state root, UserError when one is
+    no record.
+    """
+    tree = Tree(lambda _: None).update(values)
+    if tree.root != head.state_root:
+        raise CorruptionError(
+            "the entries make another state root", hint="fetch them from somebody else"
+        )
+    entries = {_STATE + key: value for key, value in values.items()}
+    entries.update((_TREE + path_key(path), node) for path, node in tree.nodes.items() if node)
+    for table in ALL:
+        if table.index is not None:
+            for key, value in values.items():
+                if key.startswith(table.prefix):
+                    entries.update(dict.fromkeys(table.index(_decode(value, table.kind)), b""))
+    return {**entries, _TREE: tree.top, _HEAD: canonical(head), GENESIS_KEY: canonical(genesis)}
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -41,8 +41,24 @@ class Store(Protocol):
         """Let reads see everything that has been written."""
         ...
 
+    def snapshot(self) -> StoreSnapshot:
+        """Return what has been written as it is now."""
+        ...
+
     def close(self) -> None:
         """Let go of files and locks."""
+        ...
+
+
+class StoreSnapshot(Protocol):
+    """A store as it was at one moment, for one other thread to read. Close it."""
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the entries under `prefix`, upwards."""
+        ...
+
+    def close(self) -> None:
+        """Let go: the space of what has changed since can be used again."""
         ...
 
 
@@ -85,8 +101,34 @@ class MemoryStore:
     def refresh(self) -> None:
         """Do nothing: reads see writes at once."""
 
+    def snapshot(self) -> MemoryStore:
+        """Return a copy."""
+        copy = MemoryStore()
+        copy.write(self._values)
+        return copy
+
     def close(self) -> None:
         """Do nothing."""
+
+
+class LmdbSnapshot:
+    """What one read transaction sees."""
+
+    def __init__(self, transaction: Any) -> None:
+        self._transaction = transaction
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the entries under `prefix`, upwards."""
+        with self._transaction.cursor() as cursor:
+            found = cursor.set_range(prefix)
+            for key, value in cursor.iternext() if found else ():
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def close(self) -> None:
+        """Let go."""
+        self._transaction.abort()
 
 
 class LmdbStore:
@@ -164,6 +206,10 @@ class LmdbStore:
         for snapshot in self._snapshots:
             snapshot.abort()
         self._snapshots = [self._env.begin(), self._env.begin()]
+
+    def snapshot(self) -> LmdbSnapshot:
+        """Return what has been written as it is now; close it before this store."""
+        return LmdbSnapshot(self._env.begin())
 
     def close(self) -> None:
         """Let go of files and locks."""
