@@ -82,6 +82,7 @@ class Ingest:
         self._open_flats: list[_Flat] = []
         self._syncing: list[Future[None]] = []
         self._reserved_bytes = 0
+        self._notes = 0
         self._received_bytes = 0
         self._received_blocks = 0
         self._laid_out_bytes = 0
@@ -105,8 +106,8 @@ class Ingest:
             flat.writer.discard_after(flat.syncs)
         self._spool.close()
         self._staged.clear()
-        self._store.leave_ingest(self, self._reserved_bytes)
-        self._reserved_bytes = 0
+        self._store.leave_ingest(self, self._reserved_bytes, self._notes)
+        self._reserved_bytes = self._notes = 0
 
     def get_block(self, cid: CID) -> bytes | None:
         """Return a block that is staged here or in the store."""
@@ -218,6 +219,7 @@ class Ingest:
                 f"over {STAGED_BLOCKS_MAX} blocks in one addition", hint="split it into parts"
             )
         self._reserve(len(data))
+        self._note(1)
         with disk_errors():
             offset = where.append(data)
         self._staged[cid.multihash] = _Staged(cid, where, offset, len(data))
@@ -246,8 +248,13 @@ class Ingest:
             return
         if len(self._below_files) + len(node.links) > STAGED_BLOCKS_MAX:
             return  # more than this addition can bring: links cost memory, blocks or not
+        self._note(len(node.links))
         self._file_nodes[cid.multihash] = cid
         self._below_files.update(link.cid.multihash for link in node.links)
+
+    def _note(self, count: int) -> None:
+        self._store.note(count)
+        self._notes += count
 
     def _reserve(self, size: int) -> None:
         self._store.reserve(size)

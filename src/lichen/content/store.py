@@ -34,7 +34,7 @@ from lichen.content.profile import V1_2025, Profile
 from lichen.content.recent import Recent
 from lichen.content.tree import Added, TreeImport
 from lichen.content.weigh import Weight, weigh
-from lichen.errors import CorruptionError, UserError
+from lichen.errors import CorruptionError, PeerUnavailableError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +49,7 @@ HASH_THREADS = 2
 SYNC_THREADS = 2
 MAP_BYTES_MAX = 16 << 40
 _MAP_SLACK_BYTES = 1 << 30
+NOTES_MAX = 1 << 21  # blocks that all additions together keep in mind, some 500 bytes each
 _FORM_OF_LEAF = {RAW: Form.RAW, DAG_PB: Form.WRAPPED}
 
 
@@ -78,6 +79,7 @@ class BlockStore:
         self._recent = Recent()
         self._used_bytes = self._index.used_bytes()
         self._reserved_bytes = 0
+        self._notes = 0
         self.refusals = 0  # additions for which there was no room
 
     @classmethod
@@ -520,11 +522,12 @@ class BlockStore:
         """Count an addition among those that a collection respects."""
         self._keeps.begin_addition(ingest.relied_on)
 
-    def leave_ingest(self, ingest: Ingest, reserved_bytes: int) -> None:
+    def leave_ingest(self, ingest: Ingest, reserved_bytes: int, notes: int) -> None:
         """Forget an addition and give back the space it had reserved."""
         self._keeps.end_addition(ingest.relied_on)
         with self._space_lock:
             self._reserved_bytes -= reserved_bytes
+            self._notes -= notes
 
     def rely_on(self, ingest: Ingest, cid: CID) -> bool:
         """Tell whether a block is here; if so it stays until the addition ends."""
@@ -540,6 +543,19 @@ class BlockStore:
     def is_flat(self, file: bytes) -> bool:
         """Tell whether the file of that root (binary CIDv1) is laid out flat."""
         return self._index.file_bytes(file) is not None
+
+    def note(self, count: int) -> None:
+        """Let an addition keep so many more blocks in mind; PeerUnavailableError beyond NOTES_MAX.
+
+        Whole files and folders that come as such take few; CARs of many tiny blocks take most.
+        """
+        with self._space_lock:
+            if self._notes + count > NOTES_MAX:
+                raise PeerUnavailableError(
+                    "too many blocks are being added here at once",
+                    hint="try again shortly, or use larger blocks",
+                )
+            self._notes += count
 
     def reserve(self, size: int) -> None:
         """Set space aside; raise DiskFullError beyond the capacity."""
