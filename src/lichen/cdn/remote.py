@@ -14,7 +14,7 @@ import structlog
 
 from lichen.cdn.ahead import Ahead, Order
 from lichen.content import CID, DiskFullError, Ingest
-from lichen.errors import LimitError, NotFoundError, UserError
+from lichen.errors import LimitError, NotFoundError, PeerUnavailableError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +107,7 @@ class RemoteBlocks:
             return
         try:
             self._ingest.put_verified(cid, block)
-        except DiskFullError as error:
+        except (DiskFullError, PeerUnavailableError) as error:
             self._give_up(error.what)
 
     def keep(self) -> None:
