@@ -34,6 +34,7 @@ from lichen.errors import (
     LimitError,
     MachineError,
     NotFoundError,
+    PeerUnavailableError,
     UserError,
     VerificationError,
 )
@@ -585,3 +586,18 @@ def test_a_failing_disk_is_told_apart_from_a_full_one(store, monkeypatch):
     monkeypatch.undo()
     assert (store.usage_bytes, leftovers(store)) == (0, [])
     store.add_file(io.BytesIO(noise(2 * MIB)))
+
+
+def test_additions_together_keep_a_bounded_number_of_blocks_in_mind(tmp_path, monkeypatch):
+    monkeypatch.setattr("lichen.content.store.NOTES_MAX", 10)
+    blocks = [(CID.of(RAW, b"%d" % number), b"%d" % number) for number in range(20)]
+    with BlockStore.open(tmp_path / "small", capacity_bytes=2**20) as store:
+        with store.ingest() as first, store.ingest() as second:
+            for cid, block in blocks[:8]:
+                first.put_block(cid, block)
+            with pytest.raises(PeerUnavailableError, match="at once"):
+                for cid, block in blocks[8:12]:
+                    second.put_block(cid, block)
+            first.commit()
+        store.put_blocks(blocks[8:16])
+        assert all(store.has(cid) for cid, _ in blocks[:16])
