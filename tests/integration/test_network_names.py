@@ -124,10 +124,15 @@ def test_a_name_serves_content_and_follows_its_owner(network):
     assert ask(network, local(network), f"/ipns/{name}/docs/a.txt").body == b"text"
     assert ask(network, local(network), f"/ipns/{name}/a.txt").status == 404
     assert ask(network, local(network), f"/ipns/{name}").headers["location"] == f"/ipns/{name}/"
+    (network.root / "site" / "new.txt").write_text("new")
+    again = network.lichen("name", "publish", "site")
+    assert ask(network, local(network), f"/ipns/{name}/new.txt").body == b"new"
+    assert (again["name"], again["sequence"]) == (name, 3)
+    network.lichen("name", "publish", f"/ipfs/{network.site}")
     found = network.lichen("name", "resolve", name)
-    assert (found["path"], found["sequence"]) == (f"/ipfs/{network.site}", 2)
+    assert (found["path"], found["sequence"]) == (f"/ipfs/{network.site}", 4)
     listed = {entry["key"]: entry for entry in network.lichen("name", "ls")}
-    assert (listed["developer"]["name"], listed["developer"]["sequence"]) == (name, 2)
+    assert (listed["developer"]["name"], listed["developer"]["sequence"]) == (name, 4)
 
 
 def test_a_name_has_an_origin_of_its_own_at_its_host(network):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lichen.cli.profile import Profile
     from lichen.content.ipns import Name, Record
     from lichen.identity import PrivateKey
+    from lichen.sdk.client import Client
 
 app = App(name="name", help="Names that stay while content changes.")
 RETRY_S = 60.0
@@ -36,7 +37,8 @@ def publish(
     Parameters
     ----------
     target
-        A CID, which may be followed by a path; or another name: /ipns/NAME.
+        A CID, which may be followed by a path; another name: /ipns/NAME; or a file or folder, which
+        is stored first.
     key
         The key whose name it is; the profile's account without it.
     lifetime
@@ -49,11 +51,11 @@ def publish(
     profile = profiles.current()
     chosen = key or profile.account
     secret = keys.signer(profile, chosen)
-    with connect.reader(profile) as client:
+    with connect.signer(profile) if Path(target).exists() else connect.reader(profile) as client:
         record = names.publish(
             client,
             secret,
-            target,
+            _stored(client, target),
             now_ns=time.time_ns(),
             lifetime_s=_seconds(lifetime),
             ttl_s=_seconds(ttl),
@@ -191,6 +193,20 @@ def ls() -> None:
         ends = "-" if record is None else connect.when(record.eol_ns // (NS_PER_S // 1000))
         rows.append((entry.name, name, "-" if record is None else record.value, ends))
     console.emit(data, lambda: console.table(("key", "name", "value", "ends"), rows))
+
+
+def _stored(client: Client, target: str) -> str:
+    """Return a target's content path; a file or folder is stored, unless its name is a CID."""
+    from lichen.cli.storage import store
+    from lichen.content.profile import V1_2025
+    from lichen.sdk import names
+
+    try:
+        return names.path_of(target)
+    except UserError:
+        if not Path(target).exists():
+            raise
+    return f"/ipfs/{store(client, target, V1_2025)[0]}"
 
 
 def _keep(profile: Profile, name: str, secret: PrivateKey, lifetime_s: int, *, fails: bool) -> bool:

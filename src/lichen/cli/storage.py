@@ -169,6 +169,15 @@ def status(cid: str, /) -> None:
 
 
 def _add_files(client: Client, path: str, profile: Profile, *, hidden: bool) -> None:
+    cid, size, files = store(client, path, profile, hidden=hidden)
+    data = {"cid": cid, "bytes": size, "files": files}
+    console.emit(data, lambda: print(cid))
+
+
+def store(
+    client: Client, path: str, profile: Profile, *, hidden: bool = False
+) -> tuple[CID, int, int]:
+    """Store and pin a file, a folder or stdin; return its CID, its bytes and files."""
     from lichen.cli.project.pack import Pack
 
     total = os.path.getsize(path) if os.path.isfile(path) else None
@@ -179,8 +188,7 @@ def _add_files(client: Client, path: str, profile: Profile, *, hidden: bool) -> 
             )
             root = pack.add_stream(sys.stdin.buffer) if path == "-" else pack.add(Path(path))
         _send(client, pack, [root.cid])
-        data = {"cid": root.cid, "bytes": pack.size, "files": pack.files}
-    console.emit(data, lambda: print(root.cid))
+        return root.cid, pack.size, pack.files
 
 
 def _add_car(client: Client, path: Path) -> None:
