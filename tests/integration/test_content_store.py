@@ -595,9 +595,10 @@ def test_additions_together_keep_a_bounded_number_of_blocks_in_mind(tmp_path, mo
         with store.ingest() as first, store.ingest() as second:
             for cid, block in blocks[:8]:
                 first.put_block(cid, block)
+            second.put_block(*blocks[8])
+            second.put_block(*blocks[9])
             with pytest.raises(PeerUnavailableError, match="at once"):
-                for cid, block in blocks[8:12]:
-                    second.put_block(cid, block)
+                second.put_block(*blocks[10])
             first.commit()
         store.put_blocks(blocks[8:16])
         assert all(store.has(cid) for cid, _ in blocks[:16])
