@@ -1,5 +1,6 @@
 """CIDs and varints: one spelling each, and nothing but UserError on bad input."""
 
+import base64
 import contextlib
 import hashlib
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from lichen.content import varint
 from lichen.content.cid import BLAKE3, CID, DAG_PB, IDENTITY, RAW, SHA2_512
 from lichen.errors import UserError
+from lichen.identity import base58
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -105,3 +107,11 @@ def test_digits_that_only_python_reads_are_no_digits_of_a_cid(text):
 def test_base36_reads_back_in_either_case(codec, digest):
     cid = CID(codec, digest, SHA2_512)
     assert CID.parse(cid.to_base36()) == cid == CID.parse(cid.to_base36().upper())
+
+
+@given(codec=st.integers(0, 2**20), digest=st.binary(min_size=32, max_size=32))
+def test_the_text_is_base32_of_version_1_and_base58_of_version_0(codec, digest):
+    cid = CID(codec, digest)
+    assert str(cid) == "b" + base64.b32encode(cid.encode()).decode().rstrip("=").lower()
+    old = CID(DAG_PB, digest, version=0)
+    assert str(old) == base58.encode(old.encode())

@@ -11,6 +11,7 @@ import hashlib
 import re
 from typing import Self
 
+import libipld
 from blake3 import blake3
 
 from lichen.content import varint
@@ -27,6 +28,7 @@ LIBP2P_KEY = 0x72
 
 IDENTITY = 0x00
 SHA2_256 = 0x12
+SHA2_256_BYTES = 32
 SHA2_512 = 0x13
 BLAKE3 = 0x1E
 
@@ -136,6 +138,8 @@ class CID:
 
     def to_wire(self) -> str:
         """Return the canonical text: base58btc for version 0, base32 for version 1."""
+        if self.hash_code == SHA2_256 and len(self.digest) == SHA2_256_BYTES:  # quicker by far
+            return str(libipld.encode_cid(self._bytes))
         if self.version == 0:
             return base58.encode(self._bytes)
         return "b" + base64.b32encode(self._bytes).decode().rstrip("=").lower()

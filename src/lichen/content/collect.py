@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 ROOTS_PER_STEP = 1024
 FILES_PER_STEP = 64
 FILES_DROPPED_MAX = 16_384  # before their entries are swept
-BLOCKS_SEEN_PER_STEP = 1024
-BLOCKS_PER_STEP = 256
+BLOCKS_SEEN_PER_STEP = 512
+BLOCKS_PER_STEP = 128
 BLOCKS_UNTIL_LOOK = 16  # blocks marked between two looks at the clock
 _CODEC_BITS = {codec: 2 << place for place, codec in enumerate(LINKED_CODECS)}
 _NO_LINKS = 1
