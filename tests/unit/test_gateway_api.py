@@ -646,16 +646,17 @@ async def test_few_runs_are_told_one_by_one_and_many_in_sum(world):
 
 
 async def test_nodes_of_runs_are_spelled_as_everywhere(world):
+    second, third = world.runs.next_run(), world.runs.next_run()
     world.runs.add(
         msgspec.structs.replace(
-            world.runs.get(world.run), run="r2", node=f"0x{w.NODE.address.hex()}"
+            world.runs.get(world.run), run=second, node=f"0x{w.NODE.address.hex()}"
         )
     )
-    assert (await get(world, "/runs/r2", views.RunView)).node == str(w.NODE.address)
+    assert (await get(world, f"/runs/{second}", views.RunView)).node == str(w.NODE.address)
     world.runs.add(
         msgspec.structs.replace(
             world.runs.get(world.run),
-            run="r3",
+            run=third,
             node="",
             status=503,
             error="no node",
@@ -663,7 +664,7 @@ async def test_nodes_of_runs_are_spelled_as_everywhere(world):
             amount=-1,
         )
     )
-    why = await get(world, "/runs/r3/why", views.Why)
+    why = await get(world, f"/runs/{third}/why", views.Why)
     assert why.run.node == ""
     assert why.run.amount is None
     assert "It failed: no node." in why.story

@@ -7,7 +7,9 @@ order or spelling is read field by field, to the same result.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from lichen.wire import HeadRewrite
 
@@ -30,7 +32,7 @@ _FIRST: Final = b"\r\n%b: " % SESSION
 _REWRITE: Final = HeadRewrite(remove=PRIVATE_FIELDS)
 
 
-class CallHead(NamedTuple):
+class CallHead(msgspec.Struct, frozen=True, gc=False):
     """The values of the call's fields, unchecked, and the head to send to the function."""
 
     session: bytes

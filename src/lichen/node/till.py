@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lichen.market.receipt_log import ReceiptLog
     from lichen.node.sessions import ChannelAccount, Sessions
 
-FLUSH_S = 0.1  # at the latest; whoever asks for a receipt or a statement need not wait for it
+FLUSH_S = 0.25  # at the latest; whoever asks for a receipt or a statement need not wait for it
 VOUCHERS_PER_SETTLEMENT_MAX = 200
 
 log = structlog.get_logger()
