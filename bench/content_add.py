@@ -84,11 +84,15 @@ def cpu_s():
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def prepare(folder, mib):
-    source, car = folder / "source", folder / "source.car"
+def write_source(source, mib):
     with source.open("wb") as out:
         for _ in range(mib):
             out.write(os.urandom(MIB))
+
+
+def prepare(folder, mib):
+    source, car = folder / "source", folder / "source.car"
+    write_source(source, mib)
     with BlockStore.open(folder / "store", capacity_bytes=1 << 40) as store, car.open("wb") as out:
         cid, _ = store.add_file(source)
         for piece in export_car(store, cid):

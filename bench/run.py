@@ -1,6 +1,6 @@
 """All benchmarks in one run, side by side with what they are measured against: `make bench`.
 
-    python bench/run.py [--quick] [--only calls,coldstart,content,ledger]
+    python bench/run.py [--quick] [--only adding,calls,coldstart,content,ledger,listing]
 
 Starts a whole network of its own (one node, so that gateway and node are exactly two hops), loads
 it and its rivals in alternating rounds, and prints one table: each figure, the bound it has to
@@ -14,16 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import adding
 import coldstart
 import content
 import invocation
 import ledger
+import listing
 from lib import wrk
 from lib.machine import describe, find_tool
 from lib.table import Figure, show
 from lichen.testing.network import LocalNetwork
 
-PARTS = ("calls", "coldstart", "content", "ledger")
+PARTS = ("adding", "calls", "coldstart", "content", "ledger", "listing")
+WITHOUT_NETWORK = {"adding", "ledger"}
 
 
 def run(parts: list[str], *, quick: bool, root: Path) -> list[Figure]:
@@ -37,7 +40,11 @@ def run(parts: list[str], *, quick: bool, root: Path) -> list[Figure]:
 
     if part("ledger", "transfers through the ledger"):
         figures += ledger.measure(transfers=5_000 if quick else 10_000, rounds=rounds)
-    if set(parts) == {"ledger"}:
+    if part("adding", "adding 1 GB"):
+        folder = root / "adding"
+        folder.mkdir()
+        figures += adding.measure(folder, rounds=min(rounds, 3))
+    if WITHOUT_NETWORK.issuperset(parts):
         return figures
     print("... starting a network", flush=True)
     with LocalNetwork(root / "network", nodes=1) as network:
@@ -52,6 +59,8 @@ def run(parts: list[str], *, quick: bool, root: Path) -> list[Figure]:
                 folder.mkdir()
                 wrk.write_scripts(folder)
                 figures += module.measure(network, folder, rounds=rounds, seconds=seconds)
+        if part("listing", "the first page of a large directory"):
+            figures += listing.measure(network, root, rounds=rounds)
     return figures
 
 
