@@ -20,7 +20,7 @@ def fake_npm(monkeypatch, tmp_path):
     def run_npm(arguments, cwd, **_):
         calls.append(arguments)
         assert (Path(cwd) / "package-lock.json").exists()
-        for path in (real.workerd, real.esbuild):
+        for path in (real.workerd, real.esbuild, real.quickjs):
             link = Path(cwd) / path[path.index("node_modules") :]
             link.parent.mkdir(parents=True)
             link.symlink_to(path)

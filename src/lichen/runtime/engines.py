@@ -1,4 +1,4 @@
-"""The native engines, workerd and esbuild: pinned npm packages, installed once per lock file.
+"""The engines, workerd, esbuild and QuickJS: pinned npm packages, installed once per lock file.
 
 They go to `$LICHEN_ENGINES`, else `~/.cache/lichen/engines`, into a folder named by the hash of the
 lock file. It appears by a rename once it is complete, so a folder that exists is whole; concurrent
@@ -36,10 +36,11 @@ Progress = Callable[[str], None]
 
 
 class Engines(msgspec.Struct, frozen=True):
-    """Where the engines are: paths of executables, and of npm's main script (run it with node)."""
+    """Where the engines are: executables, a WebAssembly module, npm's main script (for node)."""
 
     workerd: str
     esbuild: str
+    quickjs: str
     node: str
     npm_cli: str
 
@@ -62,7 +63,7 @@ def ensure(progress: Progress = lambda _line: None) -> Engines:
     if not _complete(engines):
         with _locked(directory.parent):
             if not _complete(engines):  # another process may have been faster
-                progress("Installing workerd and esbuild (about 170 MB, once) ...")
+                progress("Installing workerd, esbuild and QuickJS (about 170 MB, once) ...")
                 _install(directory)
     return engines
 
@@ -101,11 +102,13 @@ def _platform_manifests() -> dict[str, bytes]:
         msgspec.json.decode(_manifest(name), type=dict[str, Any]) for name in _MANIFESTS
     )
     wanted = {f"@cloudflare/workerd-{_platform()[0]}", f"@esbuild/{_platform()[1]}"}
-    versions = {n: v for n, v in package.pop("optionalDependencies").items() if n in wanted}
-    package["dependencies"] = versions
-    locked = {f"node_modules/{n}": lock["packages"][f"node_modules/{n}"] for n in versions}
+    package["dependencies"] |= {
+        n: v for n, v in package.pop("optionalDependencies").items() if n in wanted
+    }
+    names = (f"node_modules/{n}" for n in package["dependencies"])
+    locked = {name: lock["packages"][name] for name in names}
     for entry in locked.values():
-        del entry["optional"]
+        entry.pop("optional", None)
     lock["packages"] = {"": package, **locked}
     return dict(zip(_MANIFESTS, map(msgspec.json.encode, (package, lock)), strict=True))
 
@@ -116,6 +119,7 @@ def _locate(directory: Path) -> Engines:
     return Engines(
         workerd=str(modules / "@cloudflare" / f"workerd-{names[0]}" / "bin" / "workerd"),
         esbuild=str(modules / "@esbuild" / names[1] / "bin" / "esbuild"),
+        quickjs=str(modules / "quickjs-wasi" / "quickjs.wasm"),
         node=node_path(),
         npm_cli=npm_cli_path(),
     )
@@ -134,7 +138,8 @@ def _platform() -> tuple[str, str]:
 
 
 def _complete(engines: Engines) -> bool:
-    return os.access(engines.workerd, os.X_OK) and os.access(engines.esbuild, os.X_OK)
+    programs = (engines.workerd, engines.esbuild)
+    return all(os.access(p, os.X_OK) for p in programs) and os.access(engines.quickjs, os.R_OK)
 
 
 @contextmanager
