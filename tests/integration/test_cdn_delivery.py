@@ -395,3 +395,40 @@ async def test_a_reader_that_leaves_frees_its_place(node):
     async with asyncio.timeout(5):
         while node.delivery._pump.streams:  # noqa: ASYNC110 - nobody tells when it is free
             await asyncio.sleep(0.01)
+
+
+async def test_a_reader_that_stalls_makes_room_when_all_streams_are_taken(node, monkeypatch):
+    monkeypatch.setattr("lichen.cdn.pump.STALLED_S", 0.2)
+    monkeypatch.setattr(node.delivery, "_pump", Pump(streams_max=2))
+    data = os.urandom(9_000_000)  # more than all buffers take
+    cid = put_in_blocks(node.store, data, chunk=1 << 20)
+    port = int(node.url.rpartition(":")[2])
+    async with contextlib.AsyncExitStack() as stack:
+        lazy = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+            stack.callback(writer.transport.abort)
+            writer.write(
+                b"GET /ipfs/%b HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" % str(cid).encode()
+            )
+            await reader.readuntil(b"\r\n")
+            lazy.append(reader)
+        answer = await node.get(f"/ipfs/{cid}")
+        for _ in range(100):  # until the others have stalled for long enough
+            if answer.status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+            answer = await node.get(f"/ipfs/{cid}")
+        assert answer.content == data
+        assert await _bytes_left(lazy[0]) < len(data)
+        assert await _bytes_left(lazy[1]) > len(data)
+
+
+async def _bytes_left(reader):
+    """Read an answer, head included, as far as it comes; it is on a connection that is kept."""
+    size = 0
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(2):
+            while part := await reader.read(1 << 20):
+                size += len(part)
+    return size

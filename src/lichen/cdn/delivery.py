@@ -26,6 +26,7 @@ from lichen.cdn.sources import Session
 from lichen.cdn.wanted import Form, read_wanted
 from lichen.content import MissingBlockError
 from lichen.errors import LichenError, UserError
+from lichen.wire.connection import ABORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,13 +109,13 @@ class Delivery:
         session = Session(place.root, is_outside=wanted.form is not Form.RAW)
         try:
             begin = self._beginning(place, request, wanted, session)
-            return await _begin(self._pump, begin, stack)
+            return await _begin(self._pump, begin, stack, _cut_of(request))
         except MissingBlockError as error:
             if self._bridge is None or wanted.only_if_cached:
                 raise
             fetched = error.cid, await self._bridge.fetch(error.cid, session)
         begin = self._beginning(place, request, wanted, session, fetched)
-        return await _begin(self._fetch_pump, begin, stack)
+        return await _begin(self._fetch_pump, begin, stack, _cut_of(request))
 
     def _beginning(
         self,
@@ -171,14 +172,23 @@ class _Begun(msgspec.Struct, frozen=True):
 
 
 async def _begin(
-    pump: Pump, begin: Callable[[Source], Plan], keep_open: contextlib.ExitStack
+    pump: Pump,
+    begin: Callable[[Source], Plan],
+    keep_open: contextlib.ExitStack,
+    cut: Callable[[], None] | None,
 ) -> _Begun:
     with contextlib.ExitStack() as stack:
         stack.enter_context(pump.slot())
-        source = stack.enter_context(pump.source())
+        source = stack.enter_context(pump.source(cut))
         found = await pump.run(source.open, begin)
         keep_open.enter_context(stack.pop_all())
     return _Begun(found, source, pump)
+
+
+def _cut_of(request: Request) -> Callable[[], None] | None:
+    """Return what ends a request's connection at once, where the server offers that."""
+    offered = request.scope.get("extensions", {}).get(ABORT)
+    return None if offered is None else offered["abort"]
 
 
 def _response(begun: _Begun, method: str) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 THREADS = 16
 STREAMS_MAX = 256
+STALLED_S = 2.0  # who has not read for so long makes room when all streams are taken
 PIECE_BYTES = 256 * 1024
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class Source:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._closed = False
+        self.stalled_since: float | None = None  # while it is the client's turn to read
         self.pieces: Iterator[bytes | memoryview] = iter(())
         self.on_end: Callable[[], None] | None = None
         self.length: int | None = None
@@ -88,6 +91,7 @@ class Pump:
     def __init__(self, *, threads: int = THREADS, streams_max: int = STREAMS_MAX) -> None:
         self._threads = ThreadPoolExecutor(threads, "content-read")
         self._streams_max = streams_max
+        self._cuts: dict[Source, Callable[[], None]] = {}
         self.streams = 0
 
     def close(self) -> None:
@@ -100,8 +104,8 @@ class Pump:
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
-        """Count an answer under way; raise BusyError when there are too many."""
-        if self.streams >= self._streams_max:
+        """Count an answer under way; raise BusyError when there are too many that go on."""
+        if self.streams >= self._streams_max and not self._cut_stalled():
             raise BusyError(
                 f"{self._streams_max} reads of content are under way here",
                 hint="try again shortly",
@@ -112,19 +116,40 @@ class Pump:
         finally:
             self.streams -= 1
 
+    def _cut_stalled(self) -> bool:
+        """Cut the reader that has stalled longest; False when none has for STALLED_S."""
+        before = time.monotonic() - STALLED_S
+        stalled = [
+            (source.stalled_since, number, source)
+            for number, source in enumerate(self._cuts)
+            if source.stalled_since is not None and source.stalled_since < before
+        ]
+        if not stalled:
+            return False
+        self._cuts.pop(min(stalled)[2])()
+        return True
+
     @contextlib.contextmanager
-    def source(self) -> Iterator[Source]:
-        """Lend a source; it is closed at the end, in a thread that nobody waits for."""
+    def source(self, cut: Callable[[], None] | None = None) -> Iterator[Source]:
+        """Lend a source; it is closed at the end, in a thread that nobody waits for.
+
+        `cut` ends the answer at once, when its reader stalls and others want to read.
+        """
         source = Source()
+        if cut is not None:
+            self._cuts[source] = cut
         try:
             yield source
         finally:
+            self._cuts.pop(source, None)
             self._threads.submit(source.close)
 
     async def stream(self, source: Source) -> AsyncIterator[bytes]:
         """Yield the first piece, which is read already, then the others."""
         piece = source.take_first()
         while piece:
+            source.stalled_since = time.monotonic()
             yield piece
+            source.stalled_since = None
             piece = b""  # it is the client's now: hold one less while the next one is read
             piece = await self.run(source.take)

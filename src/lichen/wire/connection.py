@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from lichen.wire.listener import Listener
 
+ABORT: Final = "lichen.abort"  # an ASGI extension: `abort()` cuts the connection at once
 _END: Final = b"\r\n\r\n"
 _TUNNEL: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")  # all in one step, because each is a copy
@@ -142,6 +143,11 @@ class Connection(HttpToolsProtocol):
             self._resume_soon()
 
     # What uvicorn calls.
+
+    def on_message_begin(self) -> None:
+        """Let the app cut the connection of a client for which it will not wait."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.abort}}
 
     def on_response_complete(self) -> None:
         """Go on with what the client sent while the ASGI app answered."""
