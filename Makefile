@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit test-hostile fuzz bench conformance conformance-cids docs format lock clean
+.PHONY: setup demo down check test test-unit test-hostile fuzz bench cometbft conformance conformance-cids docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -62,6 +62,10 @@ conformance: setup
 # Root CIDs of a 300 MB file and of 100,000 entries, beside Kubo's: over a minute.
 conformance-cids: setup
 	$(BIN)/pytest -q tests/conformance/large_unixfs_kubo.py
+
+# CometBFT, by which several operators agree on the ledger; Go builds it, once.
+cometbft: setup
+	$(BIN)/lichen ledger setup
 
 bench: setup
 	$(BIN)/lichen setup

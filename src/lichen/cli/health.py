@@ -27,7 +27,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 def examine() -> list[Finding]:
     """Look at everything; nothing that fails hides the rest."""
-    return [_python(), _disk(), *_engines(), *_tiers(), *_network()]
+    return [_python(), _disk(), *_engines(), _cometbft(), *_tiers(), *_network()]
 
 
 def _python() -> Finding:
@@ -52,6 +52,17 @@ def _engines() -> list[Finding]:
     mend = "" if found.installed else "lichen setup"
     detail = f"workerd and esbuild in {found.directory}"
     return [Finding("engines", found.installed, detail if found.installed else "missing", mend)]
+
+
+def _cometbft() -> Finding:
+    """Look for CometBFT, which only networks of several operators need."""
+    from lichen.ledger.comet import binary
+
+    path = binary.find()
+    if path is None:
+        detail = "not here; only networks of several operators need it"
+        return Finding("cometbft", works=None, detail=detail, mend="lichen ledger setup")
+    return Finding("cometbft", works=True, detail=str(path))
 
 
 def _tiers() -> list[Finding]:

@@ -12,6 +12,7 @@ from lichen.errors import NotFoundError
 def up(
     *,
     nodes: int | None = None,
+    validators: int | None = None,
     dir: Path | None = None,  # noqa: A002 - the flag is called --dir
     port: int | None = None,
     detach: bool = False,
@@ -23,6 +24,8 @@ def up(
     ----------
     nodes
         How many nodes a new network gets (3).
+    validators
+        How many ledgers of a new network agree by CometBFT; without it, one orders alone.
     dir
         The network folder; made on first use, resumed with all its data afterwards. Without it
         the nearest .lichen from here upwards, or a new one here.
@@ -44,7 +47,9 @@ def up(
         _show(running.urls, already=True)
         return
     _ensure_engines()
-    folder = command.open_folder(root, nodes, port, fault)
+    if validators:
+        _ensure_cometbft()
+    folder = command.open_folder(root, nodes, port, fault, validators)
     urls = plan.urls(folder)
     if not detach:
         command.run_supervisor(folder, lambda: _announce(urls))
@@ -95,6 +100,15 @@ def _ensure_engines() -> None:
         with console.step("install the engines") as step:
             engines.ensure(console.say)
             step.done("installed the engines")
+
+
+def _ensure_cometbft() -> None:
+    from lichen.ledger.comet import binary
+
+    if binary.find() is None:
+        with console.step("install CometBFT") as step:
+            binary.install(console.say)
+            step.done("installed CometBFT")
 
 
 def _fault_flag(fault: str) -> list[str]:

@@ -29,7 +29,9 @@ DOWN_S_MAX = 60.0
 KILL_S_MAX = 5.0
 
 
-def open_folder(root: Path, nodes: int | None, port: int | None, fault: str) -> NetworkFolder:
+def open_folder(
+    root: Path, nodes: int | None, port: int | None, fault: str, validators: int | None = None
+) -> NetworkFolder:
     """Return the network folder, made or brought up to date with the flags."""
     faults = create.parse_faults(fault)
     if faults.counts:
@@ -39,14 +41,28 @@ def open_folder(root: Path, nodes: int | None, port: int | None, fault: str) -> 
         )
     if (root / PROFILE_FILE).is_file():
         folder = NetworkFolder(root)
+        _require_validators(folder, validators)
         _adapt(folder, nodes, port, faults)
         return folder
     with console.step(f"make a new network in {root}") as step:
         folder = create.create(
-            root, nodes=nodes or NODES_DEFAULT, port=port or PORT_DEFAULT, faults=faults
+            root,
+            nodes=nodes or NODES_DEFAULT,
+            port=port or PORT_DEFAULT,
+            faults=faults,
+            validators=validators or 0,
         )
         step.done(f"made a new network in {root}; its developer has {create.describe_funds()}")
     return folder
+
+
+def _require_validators(folder: NetworkFolder, validators: int | None) -> None:
+    has = len(folder.ledgers()) if folder.config(LEDGER).get("engine") == "cometbft" else 0
+    if validators is not None and validators != has:
+        raise UserError(
+            f"the network in {folder.root} was made with --validators {has}, not {validators}",
+            hint="leave --validators out, or make another network with --dir",
+        )
 
 
 def _adapt(

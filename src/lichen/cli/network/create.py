@@ -17,6 +17,7 @@ from lichen.cli.network.folder import (
     HOST,
     LEDGER,
     NODES_MAX,
+    VALIDATORS_MAX,
     NetworkFolder,
     write_config,
     write_private,
@@ -28,8 +29,16 @@ from lichen.encoding import to_pretty_json
 from lichen.errors import UserError
 from lichen.identity import Address, KeyKind, PublicKey
 from lichen.identity.vault import Vault
+from lichen.ledger.comet import files as comet
 from lichen.ledger.engine import create as create_ledger
-from lichen.ledger.types import Genesis, GenesisAccount, Params, check_genesis, network_id
+from lichen.ledger.types import (
+    Genesis,
+    GenesisAccount,
+    Params,
+    Validator,
+    check_genesis,
+    network_id,
+)
 from lichen.units import Amount, format_flk, parse_flk
 
 DEVELOPER_FLK = "1000000"
@@ -42,6 +51,7 @@ CHALLENGE_MS = 60_000
 UNBOND_MS = 600_000
 EPOCH_MS = 5_000
 PASSWORD_BYTES = 24
+VALIDATOR_POWER = 10
 
 
 class Faults(msgspec.Struct, frozen=True):
@@ -77,15 +87,25 @@ def parse_faults(text: str) -> Faults:
     return Faults(tuple(counts))
 
 
-def create(root: Path, *, nodes: int, port: int, faults: Faults) -> NetworkFolder:
-    """Make the folder of a new network, whole or not at all."""
+def create(
+    root: Path, *, nodes: int, port: int, faults: Faults, validators: int = 0
+) -> NetworkFolder:
+    """Make the folder of a new network, whole or not at all.
+
+    With `validators`, so many ledgers agree by CometBFT; without, one orders alone.
+    """
     if not 1 <= nodes <= NODES_MAX:
         raise UserError(f"--nodes {nodes} is out of range", hint=f"from 1 to {NODES_MAX}")
+    if not 0 <= validators <= VALIDATORS_MAX:
+        raise UserError(
+            f"--validators {validators} is out of range",
+            hint=f"from 1 to {VALIDATORS_MAX}; 4 bear the loss of one, 7 of two",
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f"{root.name}.new-", dir=root.parent))
     try:
         names = [f"node-{number + 1}" for number in range(nodes)]
-        _fill(NetworkFolder(fresh), names, port, faults)
+        _fill(NetworkFolder(fresh), names, port, faults, validators)
         fresh.rename(root)  # refuses to replace a folder that has something in it
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
@@ -99,27 +119,38 @@ def create(root: Path, *, nodes: int, port: int, faults: Faults) -> NetworkFolde
     return NetworkFolder(root)
 
 
-def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) -> None:
+def _fill(
+    folder: NetworkFolder, nodes: list[str], port: int, faults: Faults, validators: int
+) -> None:
     write_private(folder.password, secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
-    keys = _make_keys(folder, [DEVELOPER, GATEWAY, *nodes, LEDGER])
-    sequencer = keys.pop(LEDGER)
+    names = [DEVELOPER, GATEWAY, *nodes]
+    keys = _make_keys(folder, names if validators else [*names, LEDGER])
+    sequencer = keys.pop(LEDGER, None)
     addresses = {name: key.address for name, key in keys.items()}
-    genesis = _genesis(addresses, sequencer)
+    ledgers = _ledger_names(validators)
+    genesis = _genesis(addresses, sequencer, _voters(folder, ledgers) if validators else ())
     folder.genesis.write_bytes(to_pretty_json(genesis))
-    ledger_port, *node_ports = choose_free(1 + len(nodes), HOST)
-    ledger = f"http://{HOST}:{ledger_port}"
+    ports = choose_free(2 * len(ledgers) + len(nodes), HOST)
+    node_ports = [ports.pop() for _ in nodes]
+    urls = [f"http://{HOST}:{ledger_port}" for ledger_port in ports[: len(ledgers)]]
+    ledger = urls[0]
     shared = {
         "network": network_id(genesis).hex(),
         "ledger": ledger,
         "keys": "../keys",
         "password_file": "../password",
     }
-    create_ledger(folder.home(LEDGER), genesis)
-    signing = {"key": LEDGER, "keys": shared["keys"], "password_file": shared["password_file"]}
-    write_config(folder.home(LEDGER), {"listen": f"{HOST}:{ledger_port}", **signing})
+    for name in ledgers:
+        create_ledger(folder.home(name), genesis)
+    if validators:
+        _write_validators(folder, ledgers, ports)
+    else:
+        signing = {"key": LEDGER, "keys": shared["keys"], "password_file": shared["password_file"]}
+        write_config(folder.home(LEDGER), {"listen": f"{HOST}:{ports[0]}", **signing})
     bad = faults.of_nodes(nodes)
-    for name, node_port in zip(nodes, node_ports, strict=True):
+    for index, (name, node_port) in enumerate(zip(nodes, node_ports, strict=True)):
         own = {
+            "ledger": urls[index % len(urls)],
             "key": name,
             "listen": f"{HOST}:{node_port}",
             "endpoint": f"http://{HOST}:{node_port}",
@@ -136,6 +167,31 @@ def _fill(folder: NetworkFolder, nodes: list[str], port: int, faults: Faults) ->
     }
     write_config(folder.home(GATEWAY), {**shared, **front})
     write_profile(folder, port, ledger)
+
+
+def _ledger_names(validators: int) -> list[str]:
+    return [LEDGER, *(f"{LEDGER}-{number}" for number in range(2, validators + 1))]
+
+
+def _voters(folder: NetworkFolder, ledgers: list[str]) -> tuple[Validator, ...]:
+    """Make each ledger's keys; return the validators that they are."""
+    keys = [comet.ensure_keys(folder.home(name)).validator for name in ledgers]
+    return tuple(Validator(key, VALIDATOR_POWER) for key in keys)
+
+
+def _write_validators(folder: NetworkFolder, ledgers: list[str], ports: list[int]) -> None:
+    """Write the configurations of ledgers that connect to each other; `ports` are two for each."""
+    p2p = [f"{HOST}:{port}" for port in ports[len(ledgers) :]]
+    ids = [comet.ensure_keys(folder.home(name)).peer_id for name in ledgers]
+    peers = [f"{identity}@{address}" for identity, address in zip(ids, p2p, strict=True)]
+    for index, name in enumerate(ledgers):
+        others = [peer for peer in peers if peer is not peers[index]]
+        config = {
+            "listen": f"{HOST}:{ports[index]}",
+            "engine": "cometbft",
+            "cometbft": {"p2p": p2p[index], "peers": others},
+        }
+        write_config(folder.home(name), config)
 
 
 def write_profile(folder: NetworkFolder, port: int, ledger: str) -> None:
@@ -159,7 +215,9 @@ def _make_keys(folder: NetworkFolder, names: list[str]) -> dict[str, PublicKey]:
     return {name: vault.create(name, password, KeyKind.SECP256K1).public for name in names}
 
 
-def _genesis(addresses: dict[str, Address], sequencer: PublicKey) -> Genesis:
+def _genesis(
+    addresses: dict[str, Address], sequencer: PublicKey | None, validators: tuple[Validator, ...]
+) -> Genesis:
     funds = {DEVELOPER: DEVELOPER_FLK, GATEWAY: GATEWAY_FLK}
     accounts = [
         GenesisAccount(address, parse_flk(funds.get(name, NODE_FLK)))
@@ -171,6 +229,7 @@ def _genesis(addresses: dict[str, Address], sequencer: PublicKey) -> Genesis:
         params=_params(),
         accounts=tuple(accounts),
         sequencer=sequencer,
+        validators=validators,
     )
     check_genesis(genesis)
     return genesis

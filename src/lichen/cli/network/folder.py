@@ -5,7 +5,7 @@ profile.toml       how the command line finds the network
 genesis.json       its first state
 password           opens the keys; readable by its owner only
 keys/              the vault: developer, gateway, node-1, ...
-ledger/            config.toml and the ledger's data
+ledger/            config.toml and the ledger's data; with validators also ledger-2, ...
 node-1/ ...        config.toml and a node's data
 gateway/           config.toml and the gateway's data
 logs/              one file per process
@@ -35,6 +35,7 @@ DEVELOPER = "developer"
 GATEWAY = "gateway"
 LEDGER = "ledger"
 NODES_MAX = 64
+VALIDATORS_MAX = 16
 PORT_MAX = 65535
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -83,6 +84,12 @@ class NetworkFolder(msgspec.Struct, frozen=True):
         found = (path.parent.name for path in self.root.glob(f"node-*/{CONFIG_FILE}"))
         numbered = [name for name in found if name[5:].isdecimal()]
         return sorted(numbered, key=lambda name: int(name[5:]))
+
+    def ledgers(self) -> list[str]:
+        """Return the names of the ledgers: one, or one for each validator."""
+        found = (path.parent.name for path in self.root.glob(f"{LEDGER}-*/{CONFIG_FILE}"))
+        numbered = [name for name in found if name[len(LEDGER) + 1 :].isdecimal()]
+        return [LEDGER, *sorted(numbered, key=lambda name: int(name[len(LEDGER) + 1 :]))]
 
     def config(self, name: str) -> dict[str, Any]:
         """Read the configuration of one process; raise CorruptionError when it is not TOML."""

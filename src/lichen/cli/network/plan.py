@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def stages(folder: NetworkFolder) -> list[list[Service]]:
-    """Return the services: the ledger, then all nodes, then the gateway."""
+    """Return the services: the ledgers, then all nodes, then the gateway."""
     nodes = [_service(folder, name, "node") for name in folder.nodes()]
     return [
-        [_service(folder, LEDGER, LEDGER)],
+        [_service(folder, name, LEDGER) for name in folder.ledgers()],
         nodes,
         [_service(folder, GATEWAY, GATEWAY)],
     ]
@@ -26,13 +26,13 @@ def stages(folder: NetworkFolder) -> list[list[Service]]:
 def urls(folder: NetworkFolder) -> dict[str, str]:
     """Return what serves where."""
     _, port = folder.listen(GATEWAY)
-    nodes = {name: folder.url(name) for name in folder.nodes()}
-    return {GATEWAY: f"http://localhost:{port}", LEDGER: folder.url(LEDGER), **nodes}
+    others = {name: folder.url(name) for name in (*folder.ledgers(), *folder.nodes())}
+    return {GATEWAY: f"http://localhost:{port}", **others}
 
 
 def require_ports(folder: NetworkFolder) -> None:
     """Raise PortTakenError for the first port that something else listens on."""
-    for name in (GATEWAY, LEDGER, *folder.nodes()):
+    for name in (GATEWAY, *folder.ledgers(), *folder.nodes()):
         host, port = folder.listen(name)
         remedy = f"stop what listens there, or change listen in {folder.home(name)}/config.toml"
         if name == GATEWAY:
