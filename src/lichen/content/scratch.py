@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MEMORY_ENTRIES_MAX = 1 << 19
-MAP_BYTES = 1 << 40  # address space; the file is as large as what is in it
+MAP_BYTES = 1 << 36  # address space; the file is as large as what is in it
 BATCH_ENTRIES = 4096
 
 
