@@ -12,7 +12,6 @@ import pytest
 from lichen.content import CID, V1_2025, import_bytes, varint, write_car
 from lichen.content.cid import RAW
 from tests.integration.hostile.test_hostile_clients import (
-    READERS,
     READERS_MB_MAX,
     crowd,
     get,
@@ -41,6 +40,7 @@ CONNECTIONS_BEYOND = 14_000
 SEND_IDLE_S = 30
 HEADER_S = 15
 ROUNDS = 6
+READERS = 200
 
 
 def million_blocks() -> Iterator[bytes]:
@@ -104,7 +104,7 @@ def file(network: LocalNetwork) -> CID:
     return root
 
 
-@pytest.mark.parametrize("form", ["", "?format=car"])
+@pytest.mark.parametrize("form", ["", "?format=car", "?format=tar"])
 def test_readers_that_never_read_are_cut_off(
     network: LocalNetwork, gateway: Process, truth: Truth, file: CID, form: str
 ) -> None:
