@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import itertools
 import os
 import ssl
@@ -9,11 +10,12 @@ import ssl
 import pytest
 
 from lichen.cdn import origins, routers
-from lichen.cdn.ahead import SLOTS, WINDOW_MAX
+from lichen.cdn.ahead import NODES_MAX, SLOTS, WINDOW_MAX
 from lichen.cdn.fetch import Outside
-from lichen.content import CID, RAW
+from lichen.content import CID, RAW, CarReader, Link, import_directory
 from lichen.content.ipns import Name, create_record
 from lichen.content.libp2p_key import public_key
+from lichen.content.profile import V1_2025
 from lichen.errors import LichenError, UserError
 from lichen.identity import KeyKind, PrivateKey
 from tests.integration.interop_world import make_certificate
@@ -227,7 +229,25 @@ async def test_reading_in_order_has_many_blocks_under_way(tmp_path):
     async with stranger(answer) as node, serving(tmp_path / "here", [node.url]) as here:
         assert (await here.get(f"/ipfs/{root}")).content == data
         assert len(node.heads) == len(blocks)
-        assert 8 <= node.most <= WINDOW_MAX + 1
+        assert 8 <= node.most <= WINDOW_MAX + NODES_MAX + 1
+
+
+async def test_a_folder_is_fetched_ahead_across_its_shards(tmp_path):
+    blocks = {}
+    leaves = [Link(CID.of(RAW, b"%d" % n), f"entry-{n:04}-{'n' * 80}", 4) for n in range(2000)]
+    root = import_directory(leaves, V1_2025, blocks.setdefault).cid
+    blocks |= {CID.of(RAW, b"%d" % n): b"%d" % n for n in range(2000)}
+    by_path = {f"/ipfs/{cid}?format=raw": response(block) for cid, block in blocks.items()}
+
+    async def answer(path):
+        await asyncio.sleep(0.005)
+        return by_path.get(path, NOT_FOUND)
+
+    async with stranger(answer) as node, serving(tmp_path / "here", [node.url]) as here:
+        car = await here.get(f"/ipfs/{root}?format=car")
+        assert {cid for cid, _ in CarReader(io.BytesIO(car.content))} == set(blocks)
+        assert len(node.heads) < len(blocks) * 1.1  # little is fetched twice, nothing in vain
+        assert node.most >= 16
 
 
 async def test_a_reader_that_leaves_frees_what_was_fetched_ahead(tmp_path):
@@ -240,7 +260,7 @@ async def test_a_reader_that_leaves_frees_what_was_fetched_ahead(tmp_path):
             await anext(answer.aiter_bytes())
         slots = here.delivery._bridge._slots
         async with asyncio.timeout(5):
-            while slots._value < SLOTS:  # noqa: ASYNC110 - nobody tells when they are free
+            while slots.free < SLOTS:  # noqa: ASYNC110 - nobody tells when they are free
                 await asyncio.sleep(0.01)
         assert len(node.heads) < len(blocks)
 

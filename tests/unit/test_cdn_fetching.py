@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.cdn.ahead import CHILDREN_MAX, EAGER, WINDOW_BYTES_MAX, WINDOW_MAX, Order
+from lichen.cdn.ahead import (
+    CHILDREN_MAX,
+    EAGER,
+    NODES_MAX,
+    WINDOW_BYTES_MAX,
+    WINDOW_MAX,
+    Order,
+    Slots,
+)
 from lichen.cdn.health import (
     HEDGE_S_MAX,
     HEDGE_S_MIN,
@@ -157,7 +165,7 @@ def test_reading_in_order_looks_further_and_further_ahead():
         found = order.after(children[place])
         assert found == children[place + 1 : place + 1 + len(found)]
         windows.append(len(found))
-    assert windows[:6] == [0, 2, 4, 8, 16, 16]
+    assert windows[:6] == [0, 2, 4, 8, 16, 32]
     assert max(windows) == WINDOW_MAX
 
 
@@ -167,6 +175,31 @@ def test_who_reads_everything_looks_ahead_from_the_start():
     order.is_eager = True
     order.saw(*parent_of(children))
     assert order.after(children[0]) == children[1 : 1 + EAGER]
+
+
+def test_who_reads_everything_looks_below_what_has_come_and_behind_what_ends():
+    inner = [parent_of([cid_of(10 * number + below) for below in range(3)]) for number in range(4)]
+    blocks = dict(inner)
+    nodes = [name for name, _ in inner]
+    come = {nodes[0], nodes[1]}
+    order = Order(lambda cid: blocks[cid] if cid in come else None)
+    order.is_eager = True
+    order.saw(*parent_of(nodes))
+    order.after(nodes[0])
+    order.saw(*inner[0])
+    for _ in range(4):
+        found = order.after(cid_of(0))
+    first = [cid_of(1), cid_of(2), nodes[1], cid_of(10), cid_of(11), cid_of(12)]
+    assert found == [*first, nodes[2], nodes[3]]  # what is below these is not known yet
+
+
+def test_blocks_with_links_come_early():
+    leaves = [cid_of(number) for number in range(100)]
+    node = parent_of([cid_of(1000)])[0]
+    order = Order()
+    order.is_eager = True
+    order.saw(*parent_of([*leaves, node]))
+    assert order.after(leaves[0]) == [*leaves[1 : 1 + EAGER], node]
 
 
 def test_reading_here_and_there_looks_ahead_at_nothing():
@@ -192,6 +225,16 @@ def test_parents_that_are_malformed_or_huge_are_passed_over():
     assert order.after(cid_of(1)) == []
     order.saw(*parent_of([cid_of(number) for number in range(CHILDREN_MAX + 500)]))
     assert order.after(cid_of(CHILDREN_MAX + 100)) == []
+
+
+def test_no_reader_takes_all_the_slots_from_the_others():
+    slots = Slots(90)
+    held = [0, 0, 0, 0]
+    for _ in range(WINDOW_MAX + NODES_MAX):
+        for reader in range(4):
+            held[reader] += slots.take(held[reader])
+    assert min(held) >= 10
+    assert sum(held) + slots.free == 90
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 30))

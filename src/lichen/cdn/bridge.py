@@ -14,7 +14,7 @@ import time
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING
 
-from lichen.cdn.ahead import SLOTS, Ahead
+from lichen.cdn.ahead import Ahead, Slots
 from lichen.cdn.remote import RemoteBlocks
 from lichen.errors import NotFoundError, PeerError, PeerUnavailableError
 from lichen.wire.errors import BusyError
@@ -40,7 +40,7 @@ class Bridge:
         self._store = store
         self._fetcher = fetcher
         self._waiting = threading.BoundedSemaphore(WAITING_MAX)
-        self._slots = threading.BoundedSemaphore(SLOTS)
+        self._slots = Slots()
         self._absent: collections.OrderedDict[tuple[CID, bool], float] = collections.OrderedDict()
 
     async def fetch(self, cid: CID, session: Session) -> bytes:

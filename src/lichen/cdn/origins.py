@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ORIGINS_MAX = 256
 PUT_ANSWER_BYTES_MAX = 64 * 1024
-LIMITS = PoolLimits(connections_max=16, idle_max=16, waiting_max=256, connect_s=2.0, idle_s=30.0)
+LIMITS = PoolLimits(connections_max=32, idle_max=32, waiting_max=256, connect_s=2.0, idle_s=30.0)
 _AGENT = (b"user-agent", b"lichen/%b" % lichen.__version__.encode())
 
 log = structlog.get_logger()

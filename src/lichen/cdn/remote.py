@@ -37,9 +37,10 @@ class RemoteBlocks:
         self._store = store
         self._fetch = fetch
         self._ahead = ahead
-        self._order = Order()
+        self._order = Order(None if ahead is None else ahead.peek)
         self.is_local = False  # while set, what is not in the store counts as missing
         self._fetched: set[bytes] = set()
+        self._foreseen = 0
         self._stack = contextlib.ExitStack()
         self._ingest: Ingest | None = None
         self._stores = True
@@ -86,15 +87,25 @@ class RemoteBlocks:
         """Fetch a block, and begin with those behind it before waiting for it."""
         if self._ahead is None:
             return self._fetch(cid)
-        for next_one in self._order.after(cid):
-            if next_one in self._ahead or next_one.multihash in self._fetched:
+        ahead = self._ahead
+        is_enough = self._order.is_eager and len(ahead) > self._foreseen // 2
+        if cid not in ahead or not is_enough:
+            self._look_ahead(ahead, cid)
+        block = ahead.take(cid)
+        return self._fetch(cid) if block is None else block
+
+    def _look_ahead(self, ahead: Ahead, cid: CID) -> None:
+        upcoming = self._order.after(cid)
+        for next_one in upcoming:
+            if next_one in ahead or next_one.multihash in self._fetched:
                 continue
             if self._store.has(next_one):
                 continue
-            if not self._ahead.begin(next_one):
-                break
-        block = self._ahead.take(cid)
-        return self._fetch(cid) if block is None else block
+            if not ahead.begin(next_one):
+                ahead.drop_all_but({cid, *upcoming})
+                if not ahead.begin(next_one):
+                    break
+        self._foreseen = len(ahead)
 
     def _stage(self, cid: CID, block: bytes) -> None:
         if not self._stores:
