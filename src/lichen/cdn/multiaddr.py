@@ -89,7 +89,8 @@ def parse_origin(url: str) -> HttpAddress:
     rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username, parts.password)
     if parts.scheme not in _DEFAULT_PORTS or any(rest) or not _is_host(host):
         raise UserError(f"{url!r} is not the URL of a server", hint=hint)
-    return HttpAddress(host, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "https")
+    port = port or _DEFAULT_PORTS[parts.scheme]
+    return HttpAddress(_spelt(host), port, parts.scheme == "https")
 
 
 def split_multiaddr(text: str) -> list[tuple[str, str]]:
@@ -142,7 +143,7 @@ def parse_http(text: str) -> HttpAddress:
     is_port = _PORT.fullmatch(port) is not None and int(port) <= PORT_MAX
     if shape not in _SHAPES or not _is_host_of(kind, host) or not is_port:
         raise UserError(f"{text[:80]!r} is not the address of an HTTP server")
-    host = host.lower() if kind not in ("ip4", "ip6") else str(ipaddress.ip_address(host))
+    host = _spelt(host)
     name = dict(parts).get("sni", "").lower()
     if name and not _DNS_NAME.fullmatch(name):
         raise UserError(f"{text[:80]!r} names its server wrongly")
@@ -169,6 +170,14 @@ def _is_host_of(kind: str, host: str) -> bool:
     except ValueError:
         return False
     return kind == f"ip{address.version}" and "%" not in host
+
+
+def _spelt(host: str) -> str:
+    """Return the one spelling of a host, so that what is known of it is kept together."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _is_host(host: str) -> bool:

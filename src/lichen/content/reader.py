@@ -270,6 +270,8 @@ def read_file(
     blocks: Blocks, cid: CID, start: int = 0, end: int | None = None
 ) -> Iterator[bytes | memoryview]:
     """Yield the bytes `start` .. `end` (exclusive; None is the file's end) of a file, in order."""
+    if end is not None and end <= start:
+        return
     for span in spans(blocks, cid, start, end):
         first = max(start - span.offset, 0)
         last = span.length if end is None else min(end - span.offset, span.length)
