@@ -97,7 +97,8 @@ def host(data: bytes) -> None:
     require(hosts.read(data.lower()) == name, "case decides")
     if name.kind != "gateway":
         require(len(data) <= HOST_BYTES_MAX)
-        require("." not in name.value and "/" not in name.value)
+        require("/" not in name.value)
+        require(name.kind not in {"app", "ipfs"} or "." not in name.value)
     if name.kind == "app":
         again = Hosts(_HOSTS).read(f"{name.value}.app.localhost".encode())
         require(again == name)
