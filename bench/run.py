@@ -50,15 +50,15 @@ def run(parts: list[str], *, quick: bool, root: Path) -> list[Figure]:
     with LocalNetwork(root / "network", nodes=1) as network:
         if part("coldstart", "first requests of new tenants"):
             figures += coldstart.measure(network, tenants=5 if quick else 20)
-        for name, title, module in (
-            ("calls", "calls through gateway and node", invocation),
-            ("content", "content by hash", content),
+        for name, title, module, each_s in (
+            ("calls", "calls through gateway and node", invocation, seconds),
+            ("content", "content by hash", content, 1),
         ):
             if part(name, title):
                 folder = root / name
                 folder.mkdir()
                 wrk.write_scripts(folder)
-                figures += module.measure(network, folder, rounds=rounds, seconds=seconds)
+                figures += module.measure(network, folder, rounds=rounds, seconds=each_s)
         if part("listing", "the first page of a large directory"):
             figures += listing.measure(network, root, rounds=rounds)
     return figures

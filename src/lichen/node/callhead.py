@@ -50,8 +50,8 @@ def read_call(head: RequestHead) -> CallHead | None:
         found = _LAST.fullmatch(block, at) if at > 0 else None
         if found is not None:
             before = block[:at]
-            lowered = before.lower()
-            if b"\r\nlichen-" not in lowered and b"\r\nconnection:" not in lowered:
+            find = before.lower().find
+            if find(b"\r\nlichen-") < 0 and find(b"\r\nconnection:") < 0:
                 session, function, ceiling, end, run = found.groups()
                 return CallHead(session, function, ceiling, run, before + end)
     if SESSION not in head:

@@ -205,7 +205,7 @@ class Invocation(Forward):
 
     def on_response_head(self, head: ResponseHead) -> bytes | Ready:
         """Say which run and node this was; turn a thrown error into a problem document."""
-        if b"lichen-" in head.block.lower():
+        if head.block.lower().find(b"lichen-") >= 0:
             head.remove(*CALL_FIELDS, NODE)  # a function may not speak for its node
             error = head.get(TENANT_ERROR)
             if error:
