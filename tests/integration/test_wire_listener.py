@@ -450,6 +450,21 @@ async def test_a_client_that_leaves_mid_file_lets_the_file_go(flat):
         await asyncio.wait_for(released.wait(), WAIT_S)
 
 
+async def test_a_file_is_sent_whole_when_no_descriptor_is_left_for_a_second_way(flat):
+    uses = []
+    data, entry, _ = entries(flat, uses)
+    async with wire(lambda head: content_answer(entry, head)) as listener:
+        listener.files_max = 0
+        async with client(listener.port) as peer:
+            before = len(os.listdir("/proc/self/fd"))
+            assert (await peer.ask(GET % b"x"))[2] == data
+            await peer.send(b"GET /x HTTP/1.1\r\nHost: a\r\nRange: bytes=7-99999\r\n\r\n")
+            status, _, body = await peer.response()
+            assert (status, body) == (206, data[7:100_000])
+            assert len(os.listdir("/proc/self/fd")) <= before
+    assert sum(uses) == 0
+
+
 async def test_a_client_that_stops_reading_a_file_is_cut_off(tmp_path):
     path = tmp_path / "large"
     path.touch()
