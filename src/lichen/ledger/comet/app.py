@@ -267,7 +267,9 @@ class App:
         for one in self._refused:
             if one.error is not None:
                 self._settle_refused(one.id, one.error)
-        return m.commit(max(0, finalized.height - RETAINED_BLOCKS))
+        # CometBFT's old blocks may go where newcomers can begin from a snapshot; ours all stay
+        old = finalized.height - RETAINED_BLOCKS
+        return m.commit(max(0, old) if self._snapshots.enabled else 0)
 
     def _settle_refused(self, identity: bytes, error: LedgerError) -> None:
         """Note a refusal, unless the transaction has been accepted before."""

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 WAITING_MAX = 16_384
 BATCH_TRANSACTIONS_MAX = 1024
 BATCH_BYTES_MAX = 4 << 20
-SUBMIT_S_MAX = 12.0
 PREDECESSOR_S_MAX = 2.0
 READY_EVERY_S = 0.05
 STOP_S_MAX = 6.0
@@ -87,6 +86,7 @@ class CometEngine:
         except BaseException:
             self._store.close()
             raise
+        self._answer_s = settings.answer_ms / 1000
         self._worker = ThreadPoolExecutor(1, "ledger-app")
         self._turn = asyncio.Lock()
         self._advanced = asyncio.Event()
@@ -108,7 +108,12 @@ class CometEngine:
         )
         self._rpc = Rpc(self._settings.rpc or str(rpc))
         self._process = await asyncio.create_subprocess_exec(
-            self._program, "start", "--home", home, stdin=asyncio.subprocess.DEVNULL
+            self._program,
+            "start",
+            "--home",
+            home,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process, which stops it then
         )
         self._task = self._loop.create_task(self._run(), name="ledger-comet")
         return self
@@ -219,7 +224,7 @@ class CometEngine:
                 hint="send them in several requests",
             )
         self._require_room(len(raws))
-        deadline, height = self._loop.time() + SUBMIT_S_MAX, self._app.height
+        deadline, height = self._loop.time() + self._answer_s, self._app.height
         pending = await self._enter(raws)
         futures = {one for one in pending if isinstance(one, asyncio.Future)}
         if futures:
@@ -231,7 +236,7 @@ class CometEngine:
     def _late(self, futures: set[asyncio.Future[Result]], height: int) -> PeerUnavailableError:
         """Say why there is no result in time; where no block came, to everybody who waits."""
         error = PeerUnavailableError(
-            f"the transaction was not ordered within {SUBMIT_S_MAX:.0f} s",
+            f"the transaction was not ordered within {self._answer_s:.0f} s",
             hint="send the same again, which is safe",
         )
         if self._app.height == height:
@@ -409,7 +414,7 @@ class CometEngine:
 
 def _no_quorum() -> NoQuorumError:
     return NoQuorumError(
-        f"no block came for {SUBMIT_S_MAX:.0f} s: a third of the validators or more is away",
+        "the validators do not agree on blocks: a third of them or more is away",
         hint="the transaction may still be ordered; send the same again when they are back",
     )
 

@@ -39,6 +39,7 @@ MEMPOOL_BYTES_MAX = 64 << 20
 RPC_BODY_BYTES_MAX = 32 << 20
 RPC_BATCH_MAX = 2048
 PEERS_MAX = 64
+ANSWER_MS_MAX = 25_000
 
 
 class StateSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +55,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `p2p` is where other validators connect to, `peers` are theirs as `ID@HOST:PORT`. `rpc` opens
     CometBFT's own API, which others need to begin from a snapshot; without it there is none but a
-    socket for this process.
+    socket for this process. `answer_ms` is how long a transaction may wait for a block before its
+    sender is told that there is no quorum.
     """
 
     p2p: str
@@ -62,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rpc: str = ""
     propose_ms: int = 1000
     commit_ms: int = 50
+    answer_ms: int = 12_000
     snapshot_blocks: int = 5000
     state_sync: StateSync | None = None
 
@@ -149,6 +152,8 @@ def check_settings(settings: Settings) -> None:
         _check_address(address, "ID@HOST:PORT")
     if settings.propose_ms < 1 or settings.commit_ms < 0 or settings.snapshot_blocks < 0:
         raise UserError("a time of CometBFT is out of range", hint="use positive numbers")
+    if not 1 <= settings.answer_ms <= ANSWER_MS_MAX:
+        raise UserError("answer_ms is out of range", hint=f"1 to {ANSWER_MS_MAX}: clients give up")
 
 
 def _check_address(text: str, form: str) -> None:

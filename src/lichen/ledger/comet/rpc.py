@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 15.0
 CONNECTIONS_MAX = 4
+_EVERYWHERE = ("0.0.0.0", "[::]")
 _IN_CACHE = "tx already exists in cache"
 
 
@@ -39,7 +40,9 @@ class Rpc:
             uds=address if at_socket else None,
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
         )
-        url = "http://cometbft/" if at_socket else f"http://{address}/"
+        host, _, port = address.rpartition(":")
+        host = "127.0.0.1" if host in _EVERYWHERE else host
+        url = "http://cometbft/" if at_socket else f"http://{host}:{port}/"
         self._http = httpx.AsyncClient(
             base_url=url, transport=transport, timeout=ANSWER_S, trust_env=False
         )

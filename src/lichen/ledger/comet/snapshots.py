@@ -37,6 +37,7 @@ FORMAT = 1
 CHUNK_BYTES = 1 << 20
 CHUNK_BYTES_MAX = 8 << 20
 CHUNKS_MAX = 8192
+RESTORED_BYTES_MAX = 1 << 30  # of chunks held in memory until all are there
 KEPT_MAX = 2
 _HASH_BYTES = 32
 _INDEX = "snapshot"
@@ -53,6 +54,11 @@ class SnapshotFolder:
         self._every = every_blocks
         self._thread = ThreadPoolExecutor(1, "ledger-snapshots")
         self._making: Future[None] | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether snapshots are made."""
+        return self._every > 0
 
     def offer(self, store: Store, height: int, own_height: int) -> None:
         """Begin a snapshot of what is written, when it is time for one."""
@@ -112,6 +118,7 @@ class Restoring:
         self.snapshot = snapshot
         self._app_hash = app_hash
         self._chunks: dict[int, bytes] = {}
+        self._bytes = 0
         fits = (
             snapshot.format == FORMAT
             and 0 < snapshot.chunks <= CHUNKS_MAX
@@ -127,12 +134,14 @@ class Restoring:
         return len(self._chunks) == self.snapshot.chunks
 
     def add(self, index: int, chunk: bytes) -> bool:
-        """Take a chunk; False when it is not the one that was offered."""
+        """Take a chunk; False when it is not the one that was offered, or the snapshot is huge."""
         wanted = self.snapshot.metadata[index * _HASH_BYTES : (index + 1) * _HASH_BYTES]
         if not 0 <= index < self.snapshot.chunks or len(chunk) > CHUNK_BYTES_MAX:
             return False
-        if hashlib.sha256(chunk).digest() != wanted:
+        fits = self._bytes + len(chunk) <= RESTORED_BYTES_MAX
+        if not fits or hashlib.sha256(chunk).digest() != wanted:
             return False
+        self._bytes += 0 if index in self._chunks else len(chunk)
         self._chunks[index] = chunk
         return True
 
