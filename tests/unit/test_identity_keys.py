@@ -181,6 +181,14 @@ def test_a_secp256k1_signature_recovers_its_key():
     assert recover(DIGEST[:31], key.sign(DIGEST)) is None
 
 
+def test_a_signature_that_ecrecover_cannot_check_is_none():
+    """r + order is the x of a point for about half of the small r; ids 2 and 3 say so."""
+    for r in range(1, 20):
+        for recovery_id in (2, 3):
+            signature = r.to_bytes(32, "big") + DIGEST + bytes([recovery_id])
+            assert recover(DIGEST, signature) is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_digests_of_32_bytes_are_signed(kind):
     with pytest.raises(ValueError, match="32-byte"):

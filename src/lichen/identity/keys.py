@@ -207,8 +207,12 @@ class PrivateKey:
 
 
 def recover(digest: bytes, signature: bytes) -> PublicKey | None:
-    """Return the secp256k1 key whose 65-byte low-s signature over `digest` this is, or None."""
-    if len(digest) != DIGEST_BYTES or len(signature) != 65 or signature[64] > 3:
+    """Return the secp256k1 key whose 65-byte low-s signature over `digest` this is, or None.
+
+    Recovery ids 2 and 3 (r over the order) are none: nobody signs so, but a key can be made up for
+    such a signature, and contracts (ecrecover) cannot check it.
+    """
+    if len(digest) != DIGEST_BYTES or len(signature) != 65 or signature[64] > 1:
         return None
     if int.from_bytes(signature[32:64], "big") > _SECP256K1_ORDER // 2:
         return None
