@@ -117,9 +117,9 @@ def measure(network: LocalNetwork, folder: Path, *, rounds: int, seconds: int) -
         large = load("large", LARGE_CONNECTIONS, "plain.lua", seconds=1, cut_off=True)
         ranges = load("large", RANGE_CONNECTIONS, "ranges.lua", seconds=1, cut_off=True)
     return [
-        *small_figures("1 KB", small),
-        *small_figures("1 KB, no two requests alike:", varied, bound=None),
-        *small_figures("64 KB", middle),
+        *small_figures("1 KB objects", small, SMALL_BOUND),
+        *small_figures("1 KB objects, no two requests alike", varied, None, compared=False),
+        *small_figures("64 KB objects", middle, None),
         *large_figures("500 MB file", large),
         *large_figures("random 1 MiB ranges of it", ranges),
         *_missing(set(peers)),
@@ -141,16 +141,18 @@ def compare(
     return Figure(f"{name} : {other}", ratio, "x", limit, note)
 
 
-def small_figures(name: str, results: Results, bound: float | None = SMALL_BOUND) -> list[Figure]:
+def small_figures(
+    name: str, results: Results, bound: float | None, *, compared: bool = True
+) -> list[Figure]:
     """Compare by requests per CPU-second of the servers."""
 
     def value(one: Round) -> float:
         return one.requests_per_cpu_s
 
-    title = f"{name} objects, requests per CPU-second"
+    title = f"{name}, requests per CPU-second"
     figures = [compare(title, results, value, bound)]
     for peer, least in PEER_BOUNDS.items():
-        if peer in results and bound is not None:
+        if peer in results and compared:
             figures.append(compare(title, results, value, least, peer))
     return figures
 

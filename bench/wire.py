@@ -21,6 +21,7 @@ from content import (
     RECEIVER_CPU,
     SERVER_CPU,
     SIZES,
+    SMALL_BOUND,
     SMALL_CONNECTIONS,
     large_figures,
     small_figures,
@@ -149,7 +150,7 @@ def measure(processes, folder, **load):
         chain.median(name, lambda one: one.us_per_request) for name in ("lichen", "nginx")
     )
     return [
-        *small_figures("1 KB", small),
+        *small_figures("1 KB objects", small, SMALL_BOUND),
         *large_figures("500 MB file", large),
         Figure(
             "CPU of two bare hops : two nginx hops",
