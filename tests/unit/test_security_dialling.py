@@ -1,10 +1,12 @@
 """A stranger's node registration cannot make the gateway dial what only the gateway can reach."""
 
 import asyncio
+import socket
+import threading
 
 import pytest
 
-from lichen.wire.dialling import PrivateAddressError, is_public, public_dial
+from lichen.wire.dialling import PrivateAddressError, is_public, public_dial, resolve_public
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,21 @@ async def test_no_spelling_of_loopback_is_connected_to(host: str) -> None:
         if host in ("127.0.0.1", "localhost"):
             assert isinstance(refused.value, PrivateAddressError)
     assert not connected.is_set()
+
+
+async def test_slow_name_servers_of_strangers_hold_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[object]:
+        answered.wait(10)
+        return [(0, 0, 0, "", ("1.1.1.1", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    waiting = [asyncio.ensure_future(resolve_public("slow.example", 80)) for _ in range(100)]
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(lambda: 1) == 1
+    assert not any(task.done() for task in waiting)
+    answered.set()
+    assert await asyncio.gather(*waiting) == [["1.1.1.1"]] * 100

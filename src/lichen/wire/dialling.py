@@ -11,6 +11,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[object]]
 
 ADDRESSES_MAX = 4  # of one name are tried
+RESOLVERS_MAX = 8
+# Threads of their own: a stranger's slow name server holds up other strangers' names alone.
+_RESOLVERS = ThreadPoolExecutor(RESOLVERS_MAX, "resolve")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _IPV4_BITS = 0xFFFFFFFF
 
@@ -45,11 +49,15 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
+def _look_up(host: str, port: int) -> list[str]:
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
 async def resolve_public(host: str, port: int) -> list[str]:
     """Return the public addresses of a host, at least one; raise OSError for all others."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [str(entry[4][0]) for entry in found if is_public(str(entry[4][0]))]
+    found = await loop.run_in_executor(_RESOLVERS, _look_up, host, port)
+    addresses = [address for address in found if is_public(address)]
     if not addresses:
         raise PrivateAddressError(errno.EACCES, f"{host} is no public address")
     return addresses[:ADDRESSES_MAX]
