@@ -1,0 +1,372 @@
+"""What Python accepts the contracts accept, and what it refuses they refuse.
+
+Every test asks both about the same: proofs, vouchers, receipts, headers, and what becomes of them
+when they are tampered with.
+"""
+
+import hashlib
+import random
+
+import coincurve
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.conformance import evm as evms
+
+from lichen.encoding import canonical, from_canonical
+from lichen.errors import UserError
+from lichen.identity import Address, KeyKind, PublicKey
+from lichen.ledger import tables
+from lichen.ledger.tree import Proof, Tree, verify_proof
+from lichen.ledger.types import Account, EpochRecord
+from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher, voucher_digest
+from lichen.market import merkle
+from lichen.testing.ledger import key_of
+from lichen.units import AMOUNT_MAX, Amount
+
+NETWORK = hashlib.sha256(b"a network").digest()
+HASH = st.binary(min_size=32, max_size=32)
+N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # secp256k1's order
+P = 2**256 - 2**32 - 977  # and its field
+
+
+@pytest.fixture(scope="module")
+def evm(tmp_path_factory):
+    tools = evms.install(tmp_path_factory.mktemp("contracts"))
+    anvil = evms.find_anvil(tools)
+    chain = evms.Evm(anvil, evms.compile_sources(tools), tmp_path_factory.mktemp("anvil"))
+    yield chain
+    chain.close()
+
+
+@pytest.fixture(scope="module")
+def harness(evm):
+    return evm.deploy("Harness")
+
+
+# --- the state tree ------------------------------------------------------------------------------
+
+
+class Claim:
+    """That under a root a key has a value (None: is absent), with what shall prove it."""
+
+    def __init__(self, root, key, value, siblings, other=b""):
+        self.root, self.key, self.value, self.siblings = root, key, value, list(siblings)
+        self.other = other
+
+    def with_(self, **changes):
+        return Claim(**(vars(self) | changes))
+
+    def holds(self):
+        proof = Proof(tuple(self.siblings), self.other)
+        return verify_proof(self.root, self.key, self.value, proof)
+
+    def call(self):
+        if self.value is None:
+            return "excludes", (self.root, self.key, self.siblings, self.other)
+        return "includes", (self.root, self.key, self.value, self.siblings)
+
+
+def claim_of(tree, values, key):
+    proof = tree.prove(key)
+    return Claim(tree.root, key, values.get(key), proof.siblings, proof.other)
+
+
+def tree_of(values):
+    tree = Tree(lambda _: None)
+    tree.adopt(tree.update(values))
+    return tree
+
+
+def flipped(data, at, bit):
+    if not data:
+        return b"\1"
+    changed = bytearray(data)
+    changed[at % len(data)] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def tampered(claim, at, bit, stranger):
+    """Yield what a liar could make of a claim: every part changed, cut, extended or swapped."""
+    siblings, other = claim.siblings, claim.other
+    yield claim.with_(root=flipped(claim.root, at, bit))
+    yield claim.with_(key=flipped(claim.key, at, bit))
+    yield claim.with_(key=claim.key + b"\0")
+    yield claim.with_(siblings=[*siblings, bytes(32)])
+    yield claim.with_(siblings=[bytes(32), *siblings])
+    yield claim.with_(siblings=siblings + [bytes(32)] * (257 - len(siblings)))
+    if siblings:
+        place = at % len(siblings)
+        changed = flipped(siblings[place], at, bit)
+        yield claim.with_(siblings=[*siblings[:place], changed, *siblings[place + 1 :]])
+        yield claim.with_(siblings=siblings[:-1])
+        yield claim.with_(siblings=siblings[1:])
+        yield claim.with_(siblings=[*siblings, siblings[-1]])
+        yield claim.with_(siblings=siblings[place:] + siblings[:place])
+        yield claim.with_(siblings=siblings[::-1])
+    own = hashlib.sha256(claim.key).digest()
+    if claim.value is None:
+        yield claim.with_(value=b"", other=b"")
+        yield claim.with_(value=own, other=b"")
+        for spelled in (b"", stranger, own + stranger[32:], other[:32], other + b"\0", other[1:]):
+            yield claim.with_(other=spelled)
+        if other:
+            yield claim.with_(other=flipped(other, at, bit))
+            yield claim.with_(other=other[32:] + other[:32])
+    else:
+        yield claim.with_(value=claim.value + b"\0")
+        yield claim.with_(value=claim.value[:-1])
+        yield claim.with_(value=flipped(claim.value or b"\0", at, bit))
+        yield claim.with_(value=None)
+        yield claim.with_(value=None, other=own + hashlib.sha256(claim.value).digest())
+        yield claim.with_(value=None, other=stranger)
+
+
+def agree(harness, claims):
+    """Require that both sides say the same of each claim; return what they say."""
+    ours = [claim.holds() for claim in claims]
+    assert harness.accepts(claim.call() for claim in claims) == ours
+    return ours
+
+
+@settings(max_examples=300)
+@given(
+    values=st.dictionaries(st.binary(max_size=40), st.binary(max_size=100), max_size=24),
+    absent=st.binary(max_size=40),
+    at=st.integers(0, 2**16),
+    bit=st.integers(0, 7),
+)
+def test_proofs_of_any_state_are_judged_alike(harness, values, absent, at, bit):
+    tree = tree_of(values)
+    keys = [*list(values)[at % 4 :: 6], absent]
+    true = [claim_of(tree, values, key) for key in keys]
+    assert all(agree(harness, true))
+    first = next(iter(values), b"")
+    stranger = hashlib.sha256(first).digest() + hashlib.sha256(values.get(first, b"")).digest()
+    agree(harness, [wrong for claim in true for wrong in tampered(claim, at, bit, stranger)])
+
+
+def test_a_thousand_proofs_hold_and_a_thousand_tampered_ones_do_not(harness):
+    dice = random.Random(5)
+    values = {dice.randbytes(28): dice.randbytes(90) for _ in range(5000)}
+    tree = tree_of(values)
+    keys = dice.sample(list(values), 500) + [dice.randbytes(28) for _ in range(500)]
+    claims = [claim_of(tree, values, key) for key in keys]
+    assert agree(harness, claims) == [True] * 1000
+    wrong = []
+    for claim in claims:
+        place = dice.randrange(len(claim.siblings))
+        siblings = list(claim.siblings)
+        siblings[place] = flipped(siblings[place], dice.randrange(32), dice.randrange(8))
+        wrong.append(claim.with_(siblings=siblings))
+    assert agree(harness, wrong) == [False] * 1000
+
+
+def test_a_path_of_every_depth_is_climbed_alike(harness):
+    """Trees that deep cannot be made from hashes, but proofs can: 256 siblings, and not 257."""
+    key, value, siblings = b"key", b"value", [bytes([depth % 256]) * 32 for depth in range(257)]
+    path = int.from_bytes(hashlib.sha256(key).digest(), "big")
+    claims = []
+    for depth in (0, 1, 2, 7, 8, 9, 255, 256):
+        leaf = hashlib.sha256(b"\0" + hashlib.sha256(key).digest() + hashlib.sha256(value).digest())
+        node = leaf.digest()
+        for level in reversed(range(depth)):
+            pair = (siblings[level], node) if path >> (255 - level) & 1 else (node, siblings[level])
+            node = hashlib.sha256(b"\1" + pair[0] + pair[1]).digest()
+        claims.append(Claim(node, key, value, siblings[:depth]))
+    assert agree(harness, claims) == [True] * len(claims)
+    assert agree(harness, [claims[-1].with_(siblings=siblings)]) == [False]
+
+
+# --- vouchers ------------------------------------------------------------------------------------
+
+
+def voucher_call(network, channel, cumulative, signature, signer):
+    return "voucherHolds", (network, channel, cumulative, signature, signer)
+
+
+def python_holds(network, channel, cumulative, signature, signer):
+    try:
+        voucher = Voucher(channel, Amount(cumulative), signature)
+    except UserError:  # such an amount can be in no voucher
+        return False
+    return verify_voucher(network, voucher, Address(signer))
+
+
+def high_s(signature):
+    s = N - int.from_bytes(signature[32:64], "big")
+    return signature[:32] + s.to_bytes(32, "big") + bytes([signature[64] ^ 1])
+
+
+def misspelled(signature, at, bit):
+    rs, v = signature[:64], signature[64:]
+    yield high_s(signature)
+    yield flipped(rs, at, bit) + v
+    yield from (rs + bytes([id_]) for id_ in (v[0] ^ 1, 2, 3, 4, 27, 28, 255))
+    yield from (b"", rs, signature[1:], signature + b"\0", bytes(65))
+    yield bytes(32) + signature[32:]
+    yield rs[:32] + bytes(32) + v
+    yield N.to_bytes(32, "big") + signature[32:]
+
+
+@settings(max_examples=60)
+@given(
+    name=st.text(max_size=4),
+    network=HASH,
+    channel=HASH,
+    cumulative=st.integers(0, AMOUNT_MAX),
+    at=st.integers(0, 63),
+    bit=st.integers(0, 7),
+)
+@example("", bytes(32), bytes(32), 0, 0, 0)
+@example("", bytes(32), bytes(32), AMOUNT_MAX, 0, 0)
+def test_vouchers_are_judged_alike(harness, name, network, channel, cumulative, at, bit):
+    key = key_of(name)
+    signature = sign_voucher(network, key, channel, cumulative).signature
+    true = (network, channel, cumulative, signature, key.address)
+    wrong = [
+        (flipped(network, at, bit), *true[1:]),
+        (network, flipped(channel, at, bit), *true[2:]),
+        (network, channel, cumulative ^ 1 << at, *true[3:]),
+        (network, channel, cumulative + 2**128, *true[3:]),
+        (*true[:4], bytes(20)),
+        (*true[:4], flipped(key.address, at, bit)),
+        *((*true[:3], spelled, key.address) for spelled in misspelled(signature, at, bit)),
+    ]
+    theirs = harness.accepts(voucher_call(*one) for one in [true, *wrong])
+    assert theirs == [True] + [False] * len(wrong)
+    assert python_holds(*true)
+    assert not any(python_holds(*one) for one in wrong)
+    digest = harness.call("voucherDigest", network, channel, cumulative)
+    assert digest == voucher_digest(network, channel, cumulative)
+
+
+def test_a_signature_whose_r_is_over_the_order_is_none(harness):
+    """A key can be chosen for one, after the message; ecrecover has no such recovery ids."""
+    digest = voucher_digest(NETWORK, bytes(32), 1)
+    found = 0
+    for r in range(1, 20):  # r + N is the x of a point for about half of them
+        signature = r.to_bytes(32, "big") + (1).to_bytes(32, "big") + b"\2"
+        try:
+            native = coincurve.PublicKey.from_signature_and_message(signature, digest, hasher=None)
+        except Exception:  # noqa: BLE001 - coincurve's way to say that no point has this x
+            continue
+        signer = PublicKey(KeyKind.SECP256K1, native.format()).address
+        one = (NETWORK, bytes(32), 1, signature, signer)
+        assert harness.accepts([voucher_call(*one)]) == [python_holds(*one)] == [False]
+        found += 1
+    assert found
+    assert r + N < P
+
+
+# --- receipts ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    bodies=st.lists(st.binary(max_size=80), min_size=1, max_size=40),
+    at=st.integers(0, 2**16),
+    bit=st.integers(0, 7),
+    claimed=st.tuples(st.integers(0, 2**33), st.integers(0, 2**256 - 1)),
+)
+def test_paths_of_receipts_are_judged_alike(harness, bodies, at, bit, claimed):
+    leaves = [merkle.leaf_hash(body) for body in bodies]
+    root, index, count = merkle.root(leaves), at % len(bodies), len(bodies)
+    path, body = list(merkle.path(leaves, index)), bodies[index]
+    cases = [
+        (root, body, (index, count, path)),
+        (root, body + b"\0", (index, count, path)),
+        (flipped(root, at, bit), body, (index, count, path)),
+        (root, body, (count, count, path)),
+        (root, body, (index ^ 1, count, path)),
+        (root, body, (index, count + 1, path)),
+        (root, body, (index, 0, path)),
+        (root, body, (*claimed, path)),
+        (root, body, (index, count, path[:-1])),
+        (root, body, (index, count, path[::-1])),
+        (root, body, (index, count, [*path, bytes(32)])),
+        (root, body, (index, count, path + [bytes(32)] * 33)),
+        (root, root, (0, 1, [])),
+    ]
+    ours = [merkle.root_from_path(merkle.leaf_hash(b), *p) == r for r, b, p in cases]
+    assert harness.accepts(("inBatch", case) for case in cases) == ours
+    assert ours[0]
+    assert not any(ours[1:3])
+
+
+def test_a_receipt_is_found_in_its_batch_and_the_batch_under_what_was_settled(harness):
+    batches = [[b"%d/%d" % (batch, run) for run in range(batch + 1)] for batch in range(7)]
+    roots = [merkle.root([merkle.leaf_hash(body) for body in bodies]) for bodies in batches]
+    tops = [merkle.leaf_hash(root) for root in roots]
+    calls = []
+    for number, bodies in enumerate(batches):
+        leaves = [merkle.leaf_hash(body) for body in bodies]
+        of_batch = (number, len(batches), merkle.path(tops, number))
+        for index, body in enumerate(bodies):
+            of_receipt = (index, len(bodies), merkle.path(leaves, index))
+            calls.append((merkle.root(tops), roots[number], of_batch, body, of_receipt))
+    assert all(harness.accepts(("settled", call) for call in calls))
+    moved = [(*call[:1], roots[0], *call[2:]) for call in calls if call[1] != roots[0]]
+    assert not any(harness.accepts(("settled", call) for call in moved))
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def words(*values):
+    return b"".join(v if isinstance(v, bytes) else v.to_bytes(32, "big") for v in values)
+
+
+@settings(max_examples=40)
+@given(
+    nonce=st.sampled_from([0, 23, 24, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**63, 2**64 - 1]),
+    balance=st.sampled_from([0, 9, 10**22, 10**23, 10**24, AMOUNT_MAX])
+    | st.integers(0, AMOUNT_MAX),
+    root=HASH,
+    data=st.data(),
+)
+def test_records_are_read_as_they_are_written_and_in_no_other_spelling(
+    harness, nonce, balance, root, data
+):
+    account = canonical(Account(nonce, Amount(balance)))
+    assert harness.call("readAccount", account) == words(nonce, balance)
+    node = key_of("node").address
+    epoch = canonical(EpochRecord(node, nonce, 7, 24, 2**32, root))
+    assert harness.call("readEpoch", epoch) == words(nonce, 24, 2**32, 7, root)
+    at, bit = data.draw(st.integers(0, len(account) - 1)), data.draw(st.integers(0, 7))
+    changed = flipped(account, at, bit)
+    given = harness.call("readAccount", changed)
+    ours = account_of(changed)
+    assert given == (None if ours is None else words(ours.nonce, ours.balance))
+    cut = [("readAccount", (account[:size],)) for size in range(len(account))]
+    cut += [("readEpoch", (epoch[:size],)) for size in range(len(epoch))]
+    longer = [("readAccount", (account + b"\0",)), ("readEpoch", (epoch + b"\0",))]
+    assert harness.calls(cut + longer) == [None] * (len(cut) + 2)
+
+
+def account_of(raw):
+    try:
+        account = from_canonical(raw, Account)
+    except UserError:
+        return None
+    return account if account.nonce >= 0 else None
+
+
+def test_keys_are_spelled_alike(harness):
+    one, two, channel = key_of("one").address, key_of("two").address, b"\7" * 32
+    answer = harness.call("keys", one, two, "shop", 3, 2**40, channel)
+    start = int.from_bytes(answer[:32], "big")
+    spelled = []
+    for number in range(7):
+        offset = start + int.from_bytes(answer[start + 32 * number :][:32], "big")
+        size = int.from_bytes(answer[offset : offset + 32], "big")
+        spelled.append(answer[offset + 32 : offset + 32 + size])
+    assert spelled == [
+        tables.ACCOUNTS.prefix + one,
+        tables.NODES.prefix + one,
+        tables.APPS.prefix + b"shop",
+        tables.RELEASES.prefix + tables.release_id("shop", 3),
+        tables.GRANTS.prefix + tables.grant_id(one, "shop", two),
+        tables.CHANNELS.prefix + channel,
+        tables.EPOCHS.prefix + tables.epoch_id(one, 2**40, 3),
+    ]
