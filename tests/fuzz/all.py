@@ -11,6 +11,7 @@ from tests.fuzz import (
     routes,
     sites,
     streams,
+    twins,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "routes",
     "sites",
     "streams",
+    "twins",
 ]
