@@ -17,6 +17,7 @@ from lichen.content import (
     write_car,
 )
 from lichen.content.disk import QuotaError
+from lichen.content.ingest import Ingest
 from lichen.errors import NotFoundError, UserError
 from lichen.sdk import adding
 from lichen.sdk.client import Client
@@ -53,6 +54,7 @@ def client(server):
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(adding, "PART_BYTES", 100_000)
+    monkeypatch.setattr(adding, "PART_BYTES_MIN", 50_000)
     monkeypatch.setattr(adding, "PART_BLOCKS_MAX", 7)
     monkeypatch.setattr(adding, "ASKED_MAX", 10)
 
@@ -136,6 +138,19 @@ def test_an_upload_that_broke_off_sends_only_the_rest(client, world, tmp_path, m
     assert sent.bytes < whole.bytes - sum(parts) + 1000 * len(parts)
     assert client.pins().pinned_bytes == sent.pins[0].bytes
     assert world.store.is_pinned(root)
+
+
+def test_a_file_in_one_part_is_laid_out_as_it_comes(client, world, tmp_path, monkeypatch):
+    """Written once: its leaves come in order, behind its root."""
+    adopted = []
+    adopt = Ingest._adopt
+    monkeypatch.setattr(
+        Ingest, "_adopt", lambda self, root: adopted.append(adopt(self, root)) or adopted[-1]
+    )
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "big").write_bytes(noise(5 * MIB + 9))
+    add(client, tmp_path / "folder")
+    assert True in adopted
 
 
 def test_blocks_that_go_missing_meanwhile_are_sent_again(client, world, tmp_path, monkeypatch):

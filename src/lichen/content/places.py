@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from lichen.content import unixfs
 from lichen.content.blocks import check_block
-from lichen.content.cid import CID
+from lichen.content.cid import CID, RAW
 from lichen.content.scratch import ScratchTable
 from lichen.content.spool import write_all
 from lichen.errors import UserError, VerificationError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 MEMORY_ENTRIES_MAX = 1 << 17
+LEAVES_IN_ORDER = 4096
 SPOOL = 0  # the number of the temporary file among the sources
 _PLACE = struct.Struct(">QQI?")
 _NUMBER = struct.Struct(">Q")
@@ -84,13 +85,32 @@ class Places:
         self._places.put(cid.encode(), _PLACE.pack(source, offset, length, wrapped))
         self.bytes += _block_bytes(length, wrapped=wrapped)
 
-    def blocks(self, *, last_first: bool = False) -> Iterator[tuple[CID, int]]:
-        """Yield each block and its bytes, in their order or from the last to the first."""
-        count = len(self._places)
-        for number in range(count - 1, -1, -1) if last_first else range(count):
-            key = self._order.get(_NUMBER.pack(number)) or b""
-            _, _, length, wrapped = _PLACE.unpack(self._places.get(key) or b"")
-            yield CID.decode(key), _block_bytes(length, wrapped=wrapped)
+    def blocks(self) -> Iterator[tuple[CID, int]]:
+        """Yield each block and its bytes in the order in which they came."""
+        return (self._block(number) for number in range(len(self)))
+
+    def blocks_from_last(self) -> Iterator[tuple[CID, int]]:
+        """Yield each block and its bytes, from the last to the first, so parents before children.
+
+        Leaves in a row stay in their order (as many as LEAVES_IN_ORDER): whoever stores them has
+        the file then as it is.
+        """
+        leaves: list[tuple[CID, int]] = []
+        for number in range(len(self) - 1, -1, -1):
+            block = self._block(number)
+            if block[0].codec == RAW and len(leaves) < LEAVES_IN_ORDER:
+                leaves.append(block)
+                continue
+            yield from reversed(leaves)
+            leaves = [block] if block[0].codec == RAW else []
+            if not leaves:
+                yield block
+        yield from reversed(leaves)
+
+    def _block(self, number: int) -> tuple[CID, int]:
+        key = self._order.get(_NUMBER.pack(number)) or b""
+        _, _, length, wrapped = _PLACE.unpack(self._places.get(key) or b"")
+        return CID.decode(key), _block_bytes(length, wrapped=wrapped)
 
     def read(self, cid: CID) -> bytes:
         """Read a block again; raise UserError when its file has changed."""

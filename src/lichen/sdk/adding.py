@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from lichen.content.car import write_car
+from lichen.content.cid import RAW
 from lichen.gateway.api.views import PinView
 from lichen.sdk.upload import Spool
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from lichen.sdk.client import Client
     from lichen.sdk.connection import Progress
 
-PART_BYTES = 128 * 2**20  # what is sent again, at most, after an interruption
+PART_BYTES = 256 * 2**20  # what is sent again, at most, after an interruption
+PART_BYTES_MIN = PART_BYTES // 2  # from here on a part may end, before another file begins
 PART_BLOCKS_MAX = 65_536
 ASKED_MAX = 8192
 ROUNDS_MAX = 3
@@ -91,7 +93,8 @@ class _Sending:
         part: list[tuple[CID, int]] = []
         size = 0
         for cid, length in self._missing():
-            if part and (size + length > PART_BYTES or len(part) == PART_BLOCKS_MAX):
+            is_full = size + length > PART_BYTES or len(part) == PART_BLOCKS_MAX
+            if part and (is_full or (size >= PART_BYTES_MIN and cid.codec != RAW)):
                 yield part
                 part, size = [], 0
             part.append((cid, length))

@@ -106,7 +106,7 @@ class Pack:
 
     def blocks(self) -> Iterator[tuple[CID, int]]:
         """Yield each block and its bytes, parents before children."""
-        return self._places.blocks(last_first=True)
+        return self._places.blocks_from_last()
 
     def read(self, cid: CID) -> bytes:
         """Read a block again; raise UserError when its file has changed."""
