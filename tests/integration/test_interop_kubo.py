@@ -124,6 +124,9 @@ def test_kubo_finds_fetches_and_verifies_a_large_file_and_a_large_directory(worl
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         tree.update(f"{file.name} {content}\n".encode())
     assert tree.hexdigest() == many_hash
+    sent = (network.root / "nginx/access.log").read_text().splitlines()
+    assert len(sent) > ENTRIES + MEBIBYTES  # each block once at least, all of them over HTTP/2
+    assert all(' HTTP/2.0" ' in line for line in sent)
 
 
 def test_lichen_fetches_what_only_the_kubo_beside_it_has(world):
