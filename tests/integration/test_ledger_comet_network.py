@@ -3,102 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
-from msgspec.structs import replace
 
-from lichen.cli.network.folder import write_config
 from lichen.errors import PeerUnavailableError, UserError
 from lichen.ledger import BadNonceError, OverdraftError, Transfer, network_id, sign_transaction
 from lichen.ledger.client import LedgerClient
-from lichen.ledger.comet import binary, files
+from lichen.ledger.comet import binary
 from lichen.ledger.engine import Engine, create
 from lichen.ledger.follower import Follower
 from lichen.ledger.replay import replay_home
-from lichen.ledger.types import Validator
 from lichen.testing.ledger import genesis_of, key_of
+from lichen.testing.validators import LocalValidators, Member
 from lichen.units import FLK, Amount
 
-VALIDATORS = 4
 WAIT_S_MAX = 40.0
 ANSWER_MS = 3000
 SNAPSHOT_BLOCKS = 8
 NAMES = ("alice", "bob", "carol", "dave")
-
-
-class Member:
-    """A ledger's process with its CometBFT, and a client of it."""
-
-    def __init__(self, home: Path, rpc: str = "") -> None:
-        self.home = home
-        self.keys = files.ensure_keys(home)
-        self.port, p2p = free_port(), free_port()
-        self.p2p, self.rpc = f"127.0.0.1:{p2p}", rpc
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
-
-    @property
-    def peer(self) -> str:
-        return f"{self.keys.peer_id}@{self.p2p}"
-
-    def configure(self, peers, **more) -> None:
-        comet = {
-            "p2p": self.p2p,
-            "peers": [peer for peer in peers if peer != self.peer],
-            "rpc": self.rpc,
-            "answer_ms": ANSWER_MS,
-            "snapshot_blocks": SNAPSHOT_BLOCKS,
-        }
-        config = {"listen": f"127.0.0.1:{self.port}", "engine": "cometbft", "cometbft": comet}
-        write_config(self.home, config)
-        if more:
-            lines = "\n".join(f"{key} = {value}" for key, value in more.items())
-            with (self.home / "config.toml").open("a") as config:
-                config.write(f"[cometbft.state_sync]\n{lines}\n")
-
-    def start(self) -> None:
-        with (self.home / "log").open("ab") as log:
-            command = [sys.executable, "-m", "lichen", "ledger", "run", "--home", str(self.home)]
-            self.process = subprocess.Popen(
-                [*command, "--engine", "cometbft"], stdout=log, stderr=log
-            )
-
-    def kill(self) -> None:
-        """Kill -9; its CometBFT has to notice by itself."""
-        self.process.kill()
-        self.process.wait()
-        comets = comets_of(self.home)
-        wait_until(lambda: not any(map(alive, comets)), f"CometBFT of {self.home.name} ends")
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(WAIT_S_MAX)
-
-    def healthy(self) -> bool:
-        if self.process.poll() is not None:
-            pytest.fail(f"{self.home.name} ended: {(self.home / 'log').read_text()[-2000:]}")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    def wait_healthy(self) -> None:
-        wait_until(self.healthy, f"{self.home.name} is healthy")
 
 
 class World:
@@ -139,35 +64,6 @@ class World:
         return heads[0]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def comets_of(home):
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if os.fsencode(home / "comet") in words:
-            found.append(int(path.parent.name))
-    return found
-
-
-def alive(pid):
-    return os.path.exists(f"/proc/{pid}/cmdline") and Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def wait_until(holds, what):
-    deadline = time.monotonic() + WAIT_S_MAX
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def program():
     if binary.find() is None and shutil.which("go") is None:
@@ -180,25 +76,10 @@ def program():
 
 @pytest.fixture(scope="module")
 def world(program, tmp_path_factory):
-    root = tmp_path_factory.mktemp("validators")
-    rpc = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "", ""]
-    members = [Member(root / f"v{number}", rpc[number]) for number in range(VALIDATORS)]
-    voters = tuple(Validator(member.keys.validator, 10) for member in members)
-    genesis = replace(genesis_of(*NAMES), validators=voters)
-    try:
-        for member in members:
-            create(member.home, genesis)
-            member.configure([other.peer for other in members])
-            member.start()
-        for member in members:
-            member.wait_healthy()
-        yield World(members, genesis)
-    finally:
-        for member in members:
-            if member.process is not None:
-                member.process.terminate()
-        for member in members:
-            member.stop()
+    settings = {"answer_ms": ANSWER_MS, "snapshot_blocks": SNAPSHOT_BLOCKS, "propose_ms": 500}
+    folder = tmp_path_factory.mktemp("validators")
+    with LocalValidators(folder, genesis_of(*NAMES), **settings) as validators:
+        yield World(validators.members, validators.genesis)
 
 
 async def test_validators_order_what_any_of_them_is_given(world):
@@ -286,12 +167,11 @@ async def test_a_newcomer_begins_from_a_snapshot_and_follows(world):
         trusted = (await client.get(f"http://{helpers[0].rpc}/block?height=2")).json()
     newcomer = Member(helpers[0].home.with_name("newcomer"))
     create(newcomer.home, world.genesis)
-    newcomer.configure(
-        [member.peer for member in world.members],
-        servers=[f"http://{member.rpc}" for member in helpers],
-        height=2,
-        hash=f'"{trusted["result"]["block_id"]["hash"]}"',
-    )
+    newcomer.configure([member.peer for member in world.members])
+    with (newcomer.home / "config.toml").open("a") as config:
+        servers = [f"http://{member.rpc}" for member in helpers]
+        trust = trusted["result"]["block_id"]["hash"]
+        config.write(f"[cometbft.state_sync]\nservers = {servers}\nheight = 2\nhash = '{trust}'\n")
     newcomer.start()
     try:
         newcomer.wait_healthy()
@@ -310,6 +190,6 @@ async def test_replaying_everybodys_blocks_without_cometbft_gives_the_same_state
     heads = await world.heads()
     for member in world.members:
         member.stop()
-        assert not comets_of(member.home), "CometBFT stops with it"
+        assert not member.comets(), "CometBFT stops with it"
     replayed = {replay_home(member.home).head.state_root.hex() for member in world.members}
     assert replayed == {head.state_root for head in heads}
