@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import lmdb
+import msgspec
 import pytest
 
 from lichen.errors import NotFoundError
@@ -112,3 +114,17 @@ async def test_a_disk_that_fails_leaves_all_for_the_next_time(tmp_path: Path, mo
 
 def fail(pages: object) -> None:
     raise OSError("full")
+
+
+def test_a_log_of_the_first_layout_is_carried_over_whole(tmp_path: Path) -> None:
+    RunLog(str(tmp_path), GATEWAY).close()
+    runs = [f"{GATEWAY.hex()[:8]}-{number:012x}" for number in range(1, 3 * PAGE_RUNS)]
+    with lmdb.open(str(tmp_path), max_dbs=1) as env:
+        stored = env.open_db(b"runs")
+        with env.begin(write=True, db=stored) as txn:
+            for run in runs:
+                txn.put(run.encode(), msgspec.msgpack.encode(make_record(run)))
+    for _ in range(2):  # the second time there is nothing left to carry over
+        log = RunLog(str(tmp_path), GATEWAY)
+        assert [log.get(run).run for run in runs] == runs
+        log.close()

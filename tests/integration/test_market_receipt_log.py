@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import libipld
+import lmdb
+import msgspec
 import pytest
 
 from lichen.encoding import to_builtins
@@ -123,4 +126,42 @@ async def test_nothing_is_anchored_twice(tmp_path: Path) -> None:
     _append(log, book, range(3))
     await log.flush({CHANNEL: book})
     assert [log.root_since(first)[1] for first in (0, 3)] == [3, 0]
+    log.close()
+
+
+def _as_in_the_first_layout(path: Path) -> None:
+    """Write a log as the first versions did: an entry for every receipt and one for its run."""
+    with lmdb.open(str(path), max_dbs=4) as env:
+        pages, places, bodies, runs = (
+            env.open_db(name) for name in (b"pages", b"places", b"bodies", b"runs")
+        )
+        with env.begin(write=True) as txn:
+            for key, page in txn.cursor(pages):
+                for at, body in enumerate(msgspec.msgpack.decode(page, type=list[bytes])):
+                    number = (int.from_bytes(key, "big") + at).to_bytes(8, "big")
+                    txn.put(number, body, db=bodies)
+                    run = libipld.decode_dag_cbor(body)["run"].encode()
+                    txn.put(run, number, db=runs, overwrite=False)
+            txn.drop(pages)
+            txn.drop(places)
+
+
+async def test_a_log_of_the_first_layout_is_carried_over_whole(tmp_path: Path) -> None:
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    book, _ = log.open_book(CHANNEL, 10**6)
+    for start in range(0, 700, 7):
+        _append(log, book, range(start, start + 7))
+        await log.flush({CHANNEL: book})
+    before = [write_receipt(log.receipt(f"ab-{run}")) for run in range(700)]
+    log.close()
+    _as_in_the_first_layout(tmp_path)
+    for _ in range(2):  # the second time there is nothing left to carry over
+        log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+        assert [write_receipt(log.receipt(f"ab-{run}")) for run in range(700)] == before
+        assert log.open_book(CHANNEL, 10**6)[0].owed == 3500
+        log.close()
+    log = ReceiptLog(str(tmp_path), KEY, NETWORK)
+    _append(log, book, range(700, 701))
+    await log.flush({CHANNEL: book})
+    assert verify_receipt(write_receipt(log.receipt("ab-700")), network=NETWORK)
     log.close()

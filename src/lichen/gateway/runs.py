@@ -4,12 +4,14 @@ Run ids are this gateway's prefix and a counter that never goes back. Records ar
 times a second, in pages of 256 runs with neighbouring ids: the thread that writes gives the
 interpreter up with each call of LMDB, and has to win it back from the busy event loop. Pages lately
 touched stay in memory, where most runs are billed before they are ever written. The newest runs
-are kept, at least `runs_max` of them.
+are kept, at least `runs_max` of them. A log of the first layout, with an entry for each run, is
+carried over when it is opened.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from typing import TYPE_CHECKING
@@ -75,7 +77,7 @@ class RunLog:
     def __init__(self, path: str, gateway: Address, *, runs_max: int = RUNS_MAX) -> None:
         """Open or create; the counter starts above any that was ever handed out."""
         os.makedirs(path, exist_ok=True)
-        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=2, metasync=False)
+        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=3, metasync=False)
         self._stored = self._env.open_db(b"pages")
         self._meta = self._env.open_db(b"meta")
         self._pages_max = -(-runs_max // PAGE_RUNS) + 1  # the newest page is not full
@@ -90,6 +92,24 @@ class RunLog:
         self._writing: dict[str, int] = {}  # those that are being written
         self._watched: list[RunRecord] = []
         self._flushing = asyncio.Lock()
+        self._carry_over()
+
+    def _carry_over(self) -> None:
+        """Bring a log of the first layout, one entry for each run, into pages."""
+        try:
+            runs = self._env.open_db(b"runs", create=False)
+        except lmdb.NotFoundError:
+            return
+        with self._env.begin(write=True) as txn:
+            found = itertools.groupby(txn.cursor(runs), lambda entry: entry[0][:-_TAIL_DIGITS])
+            for name, entries in found:
+                known = txn.get(name, db=self._stored)
+                page = msgspec.msgpack.decode(known, type=Page) if known else {}
+                for run, record in entries:
+                    tail = run[-_TAIL_DIGITS:].decode()
+                    page.setdefault(tail, msgspec.msgpack.decode(record, type=RunRecord))
+                txn.put(name, msgspec.msgpack.encode(page), db=self._stored)
+            txn.drop(runs)
 
     def next_run(self) -> str:
         """Return a new run id; it is never handed out again, also not after a crash."""

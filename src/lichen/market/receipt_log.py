@@ -6,7 +6,8 @@ are appended in sequence and never changed; the oldest paid ones go once `receip
 
 The commit runs in a thread, and each LMDB call there gives the interpreter up and has to win it
 back from the busy event loop. So a batch's bodies are one entry (`pages`), and so are the places of
-256 runs with neighbouring ids (`places`): a commit takes a few calls, not two for every run.
+256 runs with neighbouring ids (`places`): a commit takes a few calls, not two for every run. A log
+of the first layout, with two entries for every receipt, is carried over when it is opened.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _SEQUENCE_BYTES = 8
 _TAIL_BYTES = 2  # of a run's id say where in its page of places it stands
 _PLACE_BYTES = _TAIL_BYTES + _SEQUENCE_BYTES
 _RUN_BYTES_MAX = 256
+_FIRST_LAYOUT = (b"bodies", b"runs")
+_CARRIED_AT_ONCE = 64  # batches of the first layout, in one transaction
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -80,7 +83,7 @@ class ReceiptLog:
         self._key = key
         self._network = network
         self._receipts_max = receipts_max
-        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=5)
+        self._env = lmdb.open(path, map_size=LOG_BYTES_MAX, max_dbs=7)
         self._pages, self._places, self._batches, self._channels, self._meta = (
             self._env.open_db(name.encode())
             for name in ("pages", "places", "batches", "channels", "meta")
@@ -88,6 +91,7 @@ class ReceiptLog:
         self._pending: list[Pending] = []
         self._flushing = asyncio.Lock()
         self._check_owner()
+        self._carry_over()
         self._next, self._last = self._read_end()
 
     def _check_owner(self) -> None:
@@ -110,10 +114,42 @@ class ReceiptLog:
             batch = msgspec.msgpack.decode(cursor.value(), type=Batch)
             if txn.get(cursor.key(), db=self._pages) is None:
                 raise CorruptionError(
-                    "the receipt log lacks its last batch, or is of an earlier version",
-                    hint="restore the node's home",
+                    "the receipt log lacks its last batch", hint="restore the node's home"
                 )
         return batch.first + batch.count, batch
+
+    # --- the first layout ----------------------------------------------------------------------
+
+    def _carry_over(self) -> None:
+        """Bring a log of the first layout into this one; a kill between two steps costs nothing."""
+        try:
+            bodies, runs = (self._env.open_db(name, create=False) for name in _FIRST_LAYOUT)
+        except lmdb.NotFoundError:
+            return
+        while self._carry_some(bodies):
+            pass
+        with self._env.begin(write=True) as txn:
+            txn.drop(bodies)
+            txn.drop(runs)
+
+    def _carry_some(self, bodies: Any) -> bool:
+        """Write the pages of the next batches that have none; tell whether there were any."""
+        with self._env.begin(write=True) as txn:
+            last = txn.cursor(self._pages)
+            start = _number(last.key()) + 1 if last.last() else 0
+            batches = txn.cursor(self._batches)
+            more = batches.set_range(_key(start))
+            for _ in range(_CARRIED_AT_ONCE):
+                if not more:
+                    return False
+                batch = msgspec.msgpack.decode(batches.value(), type=Batch)
+                numbers = range(batch.first, batch.first + batch.count)
+                page = [bytes(txn.get(_key(number), b"", db=bodies)) for number in numbers]
+                names = [libipld.decode_dag_cbor(body)["run"] for body in page]
+                self._put_page(txn, _key(batch.first), page)
+                self._put_places(txn, _places(batch.first, names))
+                more = batches.next()
+        return True
 
     # --- appending -----------------------------------------------------------------------------
 
@@ -159,20 +195,25 @@ class ReceiptLog:
         owed: dict[bytes, int], books: dict[bytes, PayeeBook],
     ) -> None:  # fmt: skip
         first = _key(batch.first)
-        page = msgspec.msgpack.encode([entry.body for entry in runs])
-        txn.put(first, page, db=self._pages, append=True)
-        for name, places in _places(batch.first, runs).items():
-            known = bytes(txn.get(name, b"", db=self._places))
-            for at in range(0, len(known), _PLACE_BYTES):  # of a repeated run the first one stays
-                places.pop(known[at : at + _TAIL_BYTES], None)
-            added = (tail + number for tail, number in places.items())
-            txn.put(name, b"".join((known, *added)), db=self._places)
+        self._put_page(txn, first, [entry.body for entry in runs])
+        self._put_places(txn, _places(batch.first, [entry.run for entry in runs]))
         txn.put(first, msgspec.msgpack.encode(batch), db=self._batches, append=True)
         for channel, amount in owed.items():
             record = self._channel(txn, channel)
             changed = msgspec.structs.replace(record, owed=str(int(record.owed) + amount))
             txn.put(channel, to_json(changed), db=self._channels)
         self._prune(txn, batch, books)
+
+    def _put_page(self, txn: lmdb.Transaction, first: bytes, bodies: list[bytes]) -> None:
+        txn.put(first, msgspec.msgpack.encode(bodies), db=self._pages, append=True)
+
+    def _put_places(self, txn: lmdb.Transaction, pages: dict[bytes, dict[bytes, bytes]]) -> None:
+        for name, places in pages.items():
+            known = bytes(txn.get(name, b"", db=self._places))
+            for at in range(0, len(known), _PLACE_BYTES):  # of a repeated run the first one stays
+                places.pop(known[at : at + _TAIL_BYTES], None)
+            added = (tail + number for tail, number in places.items())
+            txn.put(name, b"".join((known, *added)), db=self._places)
 
     def _prune(self, txn: lmdb.Transaction, newest: Batch, books: dict[bytes, PayeeBook]) -> None:
         """Drop the oldest batch once the bound is passed and no statement still needs it."""
@@ -347,11 +388,11 @@ def _number(key: bytes) -> int:
     return int.from_bytes(key, "big")
 
 
-def _places(first: int, runs: list[Pending]) -> dict[bytes, dict[bytes, bytes]]:
+def _places(first: int, runs: list[str]) -> dict[bytes, dict[bytes, bytes]]:
     """Return each run's number by the two parts of its id: the name of its page, and its tail."""
     pages: dict[bytes, dict[bytes, bytes]] = {}
-    for number, entry in enumerate(runs, first):
-        run = entry.run.encode()
+    for number, name_of_run in enumerate(runs, first):
+        run = name_of_run.encode()
         name, tail = run[:-_TAIL_BYTES], run[-_TAIL_BYTES:]
         page = pages.get(name)
         if page is None:
