@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from lichen.cdn.health import HealthBook
 from lichen.cdn.multiaddr import parse_http, parse_origin
 from lichen.cdn.origins import is_private
 from lichen.cdn.routers import read_document
@@ -106,6 +107,7 @@ class NetworkDirectory:
         self._nodes = nodes
         self._origins = origins
         self._private = private_nodes
+        self._health = HealthBook()  # of answers to these questions, which are waited for shortly
         self._kept: collections.OrderedDict[CID, tuple[float, list[PeerRecord]]] = (
             collections.OrderedDict()
         )
@@ -140,7 +142,9 @@ class NetworkDirectory:
 
     async def _ask_nodes(self, cid: CID) -> list[PeerRecord]:
         by_url = {node.endpoint.rstrip("/"): node for node in self._nodes()}
-        asked = in_order(by_url, cid)[:ASKED_MAX]
+        now = time.monotonic()
+        asked = [url for url in in_order(by_url, cid) if not self._health.rests(url, now)]
+        asked = asked[:ASKED_MAX]
         target = f"/routing/v1/providers/{cid.as_v1()}"
         work: list[Coroutine[None, None, list[PeerRecord]]] = [
             self._ask(by_url[url], target) for url in asked
@@ -154,6 +158,7 @@ class NetworkDirectory:
 
     async def _ask(self, node: Node, target: str) -> list[PeerRecord]:
         """Ask a node for its own record; nothing when it has none to give."""
+        health, started = self._health.of(node.endpoint.rstrip("/")), time.monotonic()
         try:
             response = await self._origins.get(
                 parse_origin(node.endpoint),
@@ -165,7 +170,9 @@ class NetworkDirectory:
             )
             said = read_document(response.body) if response.status == 200 else []
         except (PeerError, UserError):
+            health.failed(time.monotonic())
             return []
+        health.answered(time.monotonic() - started)
         peer_id = _name_of(node.key).peer_id
         addresses = [text for record in said if record.id == peer_id for text in record.addrs]
         usable = tuple(text for text in addresses[:ADDRESSES_MAX] if self._is_usable(text))
