@@ -1,5 +1,6 @@
 """Uploads in parts, pins and quotas of accounts, as the API offers them."""
 
+import asyncio
 import os
 import secrets
 
@@ -15,6 +16,7 @@ from lichen.gateway.api.app import PREFIX
 from lichen.identity.http_signature import RequestHead, body_digest, sign_request
 from lichen.ledger.transactions import CreateApp, PublishRelease, Transfer
 from lichen.units import FLK, Amount
+from lichen.wire.errors import BusyError
 from tests.unit import gateway_api_world as w
 
 ALICE, BOB = w.OWNER, w.NODE
@@ -259,6 +261,30 @@ async def test_what_is_not_here_is_fetched_to_be_pinned(world):
     assert pinned.bytes == weight(blocks)
     world.store.collect()
     assert all(world.store.has(cid) for cid in blocks)
+
+
+async def test_many_pins_at_a_time_wait_for_each_other_and_too_many_are_told_so(world, monkeypatch):
+    folders = [folder_of(a=b"%d" % number) for number in range(6)]
+    for blocks, _ in folders:
+        world.store.put_blocks(blocks.items())
+    answers = await asyncio.gather(*(pin(world, root) for _, root in folders))
+    assert {answer.status_code for answer in answers} == {200}
+    monkeypatch.setattr(storage, "_signed_without_body", _signed)
+    asked = Named({"cid": str(folders[0][1])})
+    with pytest.raises(BusyError):
+        await storage.Pinning(waiting_max=0).pin(world, asked)
+
+
+async def _signed(_context, _request):
+    return Named({}, ALICE)
+
+
+class Named:
+    """As much of a request, or of its signature, as the question for room needs."""
+
+    def __init__(self, path_params, key=None):
+        self.path_params, self.query_params = path_params, {}
+        self.key = None if key is None else key.public
 
 
 async def test_a_dag_heavier_than_the_quota_is_not_pinned(world):

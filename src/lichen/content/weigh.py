@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import msgspec
@@ -17,6 +18,8 @@ BLOCK_OVERHEAD_BYTES = (
 )
 BLOCKS_MAX = 1 << 22
 MISSING_MAX = 1000
+BLOCKS_UNTIL_REST = 128
+REST_S = 0.001
 
 
 class Weighable(Protocol):
@@ -49,7 +52,8 @@ def weigh(
     """Walk a whole DAG, each block once; stop at MISSING_MAX missing ones, or above `bytes_max`.
 
     `files` are those of `file_bytes_min` at least. What was seen is noted below `folder` when it is
-    much. Raises LimitError for over BLOCKS_MAX blocks.
+    much. The walk rests now and then, so that a process that has other things to do gets to them.
+    Raises LimitError for over BLOCKS_MAX blocks.
     """
     seen = ScratchTable(folder)
     try:
@@ -72,6 +76,8 @@ def _weigh(
             missing.append(cid)
             continue
         blocks += 1
+        if blocks % BLOCKS_UNTIL_REST == 0:
+            time.sleep(REST_S)
         if blocks > BLOCKS_MAX:
             raise LimitError(f"{root} has over {BLOCKS_MAX} blocks", hint="keep parts of it")
         total += size + BLOCK_OVERHEAD_BYTES

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 CIDS_MEDIA_TYPE = "application/vnd.ipld.dag-cbor"
 CIDS_MAX = 16_384
 CIDS_BYTES_MAX = CIDS_MAX * 160
-WALKS_MAX = 8
+WALKS_MAX = 2
+PINS_WAITING_MAX = 64
 FETCH_S_MAX = 240.0
 CODECS = {
     cids.RAW: "raw",
@@ -110,11 +111,12 @@ def view_of(pin: Pin) -> PinView:
 
 
 class Pinning:
-    """Pins what is here, or what can be fetched; so many walks over DAGs at a time."""
+    """Pins what is here, or what can be fetched; so many walks over DAGs at a time, others wait."""
 
-    def __init__(self, walks_max: int = WALKS_MAX) -> None:
-        self._walks = 0
-        self._walks_max = walks_max
+    def __init__(self, walks_max: int = WALKS_MAX, waiting_max: int = PINS_WAITING_MAX) -> None:
+        self._walks = asyncio.Semaphore(walks_max)
+        self._waiting = 0
+        self._waiting_max = waiting_max
 
     async def pin(self, context: ApiContext, request: Request) -> PinView:
         """Keep a whole DAG for the account that signed.
@@ -126,24 +128,27 @@ class Pinning:
         if cid.hash_code == IDENTITY:
             raise UserError("an identity CID is its content", hint="there is nothing to keep")
         fetches = parameters.flag(request, "fetch", default=True)
-        if self._walks >= self._walks_max:
+        if self._waiting >= self._waiting_max:
             raise BusyError("many pins are being made here", hint="try again shortly")
-        self._walks += 1
+        self._waiting += 1
         try:
             with context.store.hold(cid):
-                return await _pin(context, account, cid, fetches=fetches)
+                async with self._walks:
+                    view = await _pin(context, account, cid)
+                if not view.missing or not fetches:
+                    return view
+                await _fetch(context, cid, quota_left(context, account, (cid,)))
+                async with self._walks:
+                    return await _pin(context, account, cid)
         finally:
-            self._walks -= 1
+            self._waiting -= 1
 
 
-async def _pin(context: ApiContext, account: Address, cid: CID, *, fetches: bool) -> PinView:
+async def _pin(context: ApiContext, account: Address, cid: CID) -> PinView:
     store = context.store
     own = store.pin_of(account, cid)
     left = quota_left(context, account, (cid,))
     weight = await anyio.to_thread.run_sync(_weigh, context, account, cid, left)
-    if weight.missing and fetches:
-        await _fetch(context, cid, left)
-        weight = await anyio.to_thread.run_sync(_weigh, context, account, cid, left)
     now_ms = context.now_ms()
     if weight.missing:
         return PinView(cid, weight.bytes, now_ms, missing=weight.missing)
