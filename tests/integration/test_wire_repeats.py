@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from lichen.wire import ContentEntry, Limits, ListenerConfig, Ready, content_answer, listening
+from lichen.wire import ContentEntry, ListenerConfig, Ready, content_answer, listening
 from lichen.wire.limits import TICK_S
 
 REQUEST = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -29,9 +29,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(answer, **limits):
+async def world(answer):
     it = World(answer)
-    config = ListenerConfig(addresses=("127.0.0.1:0",), limits=Limits(**limits))
+    config = ListenerConfig(addresses=("127.0.0.1:0",))
     async with listening(config, it.route) as listener:
         it.listener = listener
         it.reader, it.writer = await asyncio.open_connection("127.0.0.1", listener.port)
@@ -90,11 +90,25 @@ async def test_no_other_request_gets_the_answer_of_the_last_one():
         assert it.asked == 6
 
 
-async def test_a_head_that_is_not_worth_remembering_is_read_anew():
-    async with world(lasting(b"hello"), repeated_bytes_max=16) as it:
-        for _ in range(5):
-            assert (await it.say(REQUEST)).endswith(b"hello")
-        assert it.asked == 5
+async def test_who_reads_no_answers_gets_no_more_of_them():
+    size = 64 * 1024 - 1024
+    async with world(lasting(bytes(size))) as it:
+        for _ in range(600):
+            it.writer.write(REQUEST)
+            await it.writer.drain()
+            await asyncio.sleep(0)
+        for _ in range(1000):
+            if it.listener.counters.bytes_in == 600 * len(REQUEST):
+                break
+            await asyncio.sleep(0.01)
+        (connection,) = it.listener._server.server_state.connections
+        assert connection.transport.get_write_buffer_size() < 1024 * 1024
+        assert it.listener.counters.requests < 600
+        for _ in range(600):
+            head = await it.reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert len(await it.reader.readexactly(size)) == size
+        assert it.listener.counters.requests == 600
 
 
 async def test_requests_in_pieces_and_pipelines_are_answered_as_ever():

@@ -95,8 +95,19 @@ class Connection(HttpToolsProtocol):
         if work is not None:
             work.feed(data)
             return
+        if self.flow.write_paused:  # no further answers for who does not read those it has
+            self.hold(data)
+            return
         if not self.held:
-            head = self._last_head if data == self._last else self._read_usual(data)
+            if data == self._last:
+                head = self._last_head
+            else:
+                head = usual_request(data, self.client, self.limits.headers_max)
+                if head is not None:
+                    if len(data) > self.limits.head_bytes_max:
+                        head = None
+                    else:
+                        self._last, self._last_head, self._again_at = data, head, -1.0
             if head is not None:
                 counters.requests += 1
                 if self._again_at == self.seen:
@@ -140,6 +151,7 @@ class Connection(HttpToolsProtocol):
         if self.work is not None:
             self.work.client_drained()
         elif self.held:
+            self._head_since = self.seen  # it was we who kept it waiting
             self._resume_soon()
 
     # What uvicorn calls.
@@ -276,6 +288,8 @@ class Connection(HttpToolsProtocol):
                 self.abort()
         elif waited > self.limits.idle_s:
             self.transport.close()
+        elif self._last:  # an idle connection costs as little as it can
+            self._last, self._last_head, self._again = b"", None, b""
 
     def time_out(self, what: str) -> None:
         """Tell the client that it was too slow, and close."""
@@ -289,19 +303,6 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     # Reading requests.
-
-    def _read_usual(self, data: bytes) -> RequestHead | None:
-        """Read data that is one usual head and nothing else; None for all that it is not."""
-        head = usual_request(data, self.client, self.limits.headers_max)
-        size = len(data)
-        if head is None or size > self.limits.head_bytes_max:
-            return None
-        self._again_at = -1.0
-        if size <= self.limits.repeated_bytes_max:
-            self._last, self._last_head = data, head
-        else:
-            self._last, self._last_head = b"", None
-        return head
 
     def _read_requests(self, data: bytes) -> None:
         for _ in range(self.limits.requests_per_turn):

@@ -17,7 +17,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     head_bytes_max: int = 32 * KIB
     headers_max: int = 128
     body_bytes_max: int = 64 * MIB  # per request, unless its answer says otherwise
-    repeated_bytes_max: int = 2 * KIB  # of a head that is remembered in case it comes again
     pipelined_bytes_max: int = 64 * KIB  # held while an earlier request is being answered
     discard_bytes_max: int = 256 * KIB  # of an unwanted body read to keep the connection usable
     header_s: float = 15.0  # from a head's first byte to its last
