@@ -21,6 +21,7 @@ from lichen.content.ingest import Ingest
 from lichen.errors import NotFoundError, UserError
 from lichen.sdk import adding
 from lichen.sdk.client import Client
+from lichen.wire.errors import BodyTooLargeError
 from tests.integration.test_sdk_client import Server
 from tests.unit import gateway_api_world as w
 
@@ -54,7 +55,6 @@ def client(server):
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(adding, "PART_BYTES", 100_000)
-    monkeypatch.setattr(adding, "PART_BYTES_MIN", 50_000)
     monkeypatch.setattr(adding, "PART_BLOCKS_MAX", 7)
     monkeypatch.setattr(adding, "ASKED_MAX", 10)
 
@@ -151,6 +151,20 @@ def test_a_file_in_one_part_is_laid_out_as_it_comes(client, world, tmp_path, mon
     (tmp_path / "folder" / "big").write_bytes(noise(5 * MIB + 9))
     add(client, tmp_path / "folder")
     assert True in adopted
+
+
+def test_a_gateway_that_takes_small_uploads_only_gets_small_parts(
+    client, world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(adding, "PART_BYTES_LEAST", 1000)
+    world.upload_bytes_max = 2 * MIB
+    folder = make_folder(tmp_path / "folder")
+    _, sent = add(client, folder)
+    assert sent.pins[0].missing == ()
+    world.upload_bytes_max = MIB // 2
+    (folder / "big.bin").write_bytes(noise(3 * MIB, 2))
+    with pytest.raises(BodyTooLargeError):
+        add(client, folder)
 
 
 def test_blocks_that_go_missing_meanwhile_are_sent_again(client, world, tmp_path, monkeypatch):

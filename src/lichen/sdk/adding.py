@@ -16,6 +16,7 @@ from lichen.content.car import write_car
 from lichen.content.cid import RAW
 from lichen.gateway.api.views import PinView
 from lichen.sdk.upload import Spool
+from lichen.wire.errors import BodyTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lichen.sdk.connection import Progress
 
 PART_BYTES = 256 * 2**20  # what is sent again, at most, after an interruption
-PART_BYTES_MIN = PART_BYTES // 2  # from here on a part may end, before another file begins
+PART_BYTES_LEAST = 8 * 2**20
 PART_BLOCKS_MAX = 65_536
 ASKED_MAX = 8192
 ROUNDS_MAX = 3
@@ -70,12 +71,25 @@ class _Sending:
         self._source = source
         self._roots = roots
         self._progress = progress
+        self._part_bytes = PART_BYTES
         self._done = 0
         self.bytes = 0
         self.blocks = 0
 
     def round(self) -> int:
-        """Send what is missing; return how many blocks that were."""
+        """Send what is missing; return how many blocks that were.
+
+        A gateway that takes only smaller uploads gets smaller parts.
+        """
+        while True:
+            try:
+                return self._round()
+            except BodyTooLargeError:
+                if self._part_bytes <= PART_BYTES_LEAST:
+                    raise
+                self._part_bytes //= 4
+
+    def _round(self) -> int:
         before = self.blocks
         self._done = 0
         with ThreadPoolExecutor(1, "upload-part") as ahead:
@@ -93,8 +107,9 @@ class _Sending:
         part: list[tuple[CID, int]] = []
         size = 0
         for cid, length in self._missing():
-            is_full = size + length > PART_BYTES or len(part) == PART_BLOCKS_MAX
-            if part and (is_full or (size >= PART_BYTES_MIN and cid.codec != RAW)):
+            is_full = size + length > self._part_bytes or len(part) == PART_BLOCKS_MAX
+            # From half its size on a part ends where another file begins, which then is in one.
+            if part and (is_full or (size >= self._part_bytes // 2 and cid.codec != RAW)):
                 yield part
                 part, size = [], 0
             part.append((cid, length))
