@@ -64,6 +64,14 @@ async def test_what_was_used_lately_goes_only_when_the_rest_is_not_enough(store)
     assert upkeep.collections == 3  # a second pass took of what was used lately, too
 
 
+async def test_what_is_needed_stays_without_a_pin(store):
+    cached = [add(store, seed) for seed in range(8)]
+    store._recent = Recent()
+    upkeep = Upkeep(store, lambda: cached[:6])
+    await upkeep.look()
+    assert [store.has(cid) for cid in cached] == [True] * 6 + [False] * 2
+
+
 async def test_an_addition_without_room_has_the_next_one_find_some(store):
     for seed in range(7):
         add(store, seed)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from lichen.content import BlockStore
+    from collections.abc import Callable, Iterable
+
+    from lichen.content import CID, BlockStore
 
 LOOK_S = 1.0
 HIGH_PERCENT = 75
@@ -30,8 +32,10 @@ log = structlog.get_logger()
 class Upkeep:
     """Looks after one store; `look` is called every LOOK_S."""
 
-    def __init__(self, store: BlockStore) -> None:
+    def __init__(self, store: BlockStore, needed: Callable[[], Iterable[CID]] = tuple) -> None:
+        """`needed` returns what stays besides pins, such as the code of what runs here."""
         self._store = store
+        self._needed = needed
         self._refusals = store.refusals
         self._patient_until_s = 0.0
         self.collections = 0
@@ -80,7 +84,9 @@ class Upkeep:
 
     async def _pass(self, bytes_min: int, *, spare_recent: bool) -> int:
         store = self._store
-        with store.collecting(bytes_min=bytes_min, spare_recent=spare_recent) as collection:
+        with store.collecting(
+            bytes_min=bytes_min, spare_recent=spare_recent, needed=self._needed()
+        ) as collection:
             self.is_collecting = True
             try:
                 more = True

@@ -154,8 +154,12 @@ class Collection:
         only: CID | None = None,
         bytes_min: int | None = None,
         recent: Recent | None = None,
+        needed: Iterable[CID] = (),
     ) -> None:
-        """Delete nothing but what is below `only`, stop at `bytes_min`, spare what is `recent`."""
+        """Delete nothing but what is below `only`, stop at `bytes_min`, spare what is `recent`.
+
+        And what is below `needed`.
+        """
         self._index = index
         self._keeps = keeps
         self._live = Marker(index, get_block, folder, with_files=True)
@@ -172,7 +176,9 @@ class Collection:
         self._stale: frozenset[bytes] = frozenset()
         # Of files used lately the whole DAG stays, of other blocks just themselves.
         files = recent.files() if recent is not None else []
-        self._roots = itertools.chain(keeps.begin_collection(), map(CID.decode, files))
+        self._roots = itertools.chain(
+            keeps.begin_collection(), list(needed), map(CID.decode, files)
+        )
 
     def mark(self, until_s: float) -> bool:
         """Mark until that time; tell whether there is (for now) nothing left to mark."""

@@ -416,17 +416,18 @@ class BlockStore:
         only: CID | None = None,
         bytes_min: int | None = None,
         spare_recent: bool = False,
+        needed: Iterable[CID] = (),
     ) -> Iterator[Collection]:
         """Begin a collection, to be carried on by `collect_step`; one at a time.
 
-        `only` spares all that is not below a CID, `spare_recent` what was read or added lately;
-        it ends once `bytes_min` are freed.
+        `only` spares all that is not below a CID, `spare_recent` what was read or added lately, and
+        what is below `needed` stays; it ends once `bytes_min` are freed.
         """
         with self._collect_lock:
             recent = self._recent if spare_recent else None
             collection = Collection(
                 self._index, self._keeps, self.get_block_quietly, self.temporary_folder,
-                only=only, bytes_min=bytes_min, recent=recent,
+                only=only, bytes_min=bytes_min, recent=recent, needed=needed,
             )  # fmt: skip
             try:
                 yield collection

@@ -52,6 +52,7 @@ from lichen.wire import Limits, ListenerConfig, listening
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from lichen.content import CID
     from lichen.identity import PrivateKey
     from lichen.ledger.blocks import Block
     from lichen.ledger.types import Genesis
@@ -83,7 +84,7 @@ class NodeProcess:
         self.follower = Follower(Path(home, "ledger"), config.ledger, genesis)
         self.submitter = Submitter(key, genesis, self.client, self.follower)
         self.store = BlockStore.open(Path(home, "content"), capacity_bytes=config.content_bytes_max)
-        self.upkeep = Upkeep(self.store)
+        self.upkeep = Upkeep(self.store, self._running_code)
         self.fetcher = Fetcher(self.store, lambda: config.content_peers)
         self.content = ContentRouter(self.store)
         self.delivery = Delivery(self.store)
@@ -224,6 +225,9 @@ class NodeProcess:
                 tasks.create_task(every(SWEEP_S, self._sweep))
                 tasks.create_task(every(LOOK_S, self.upkeep.look))
                 tasks.create_task(every(self.config.settle_s, self._settle))
+
+    def _running_code(self) -> list[CID]:
+        return [hosted.spec.code for hosted in self.hosting.running()]
 
     async def _sweep(self) -> None:
         self.hosting.sweep()
