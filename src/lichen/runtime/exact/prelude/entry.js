@@ -1,0 +1,92 @@
+// What the host calls: install the function's module, start a run, take turns until it is over.
+const OK = 0, EXCEPTION = 1, OUT_OF_MEMORY = 2;
+let handler = null, result = null;
+
+expose({
+  navigator: Object.freeze({ userAgent: "lichen-exact", language: "en", hardwareConcurrency: 1 }),
+  self: globalThis,
+  reportError(error) { log("error", ["Uncaught", error]); },
+  caches: undefined,
+});
+delete globalThis.caches;
+
+// Take a module's exports; return the reason why they are no function, if they are none.
+function install(exports) {
+  const given = exports?.default;
+  const target = typeof given === "function" && given.prototype?.fetch ? new given() : given;
+  if (typeof target === "function") handler = { fetch: target };
+  else if (typeof target?.fetch === "function") handler = target;
+  else return copyOf(utf8("the main module has no default export with a fetch() method"));
+}
+
+function readInput(buffer) {
+  const bytes = new Uint8Array_(buffer);
+  const size = bytes[0] | (bytes[1] << 8) | (bytes[2] << 16) | (bytes[3] << 24);
+  const head = JSON.parse(text(bytes.subarray(4, 4 + size)));
+  const body = bytes.subarray(4 + size);
+  const plain = head.method === "GET" || head.method === "HEAD";
+  const init = { method: head.method, headers: head.headers };
+  if (!plain && body.length) init.body = body;
+  const request = new Request(head.url, init);
+  if (init.body && !head.headers.some(([name]) => name === "content-type")) {
+    request.headers.delete("content-type");
+  }
+  return request;
+}
+
+const context = () => ({
+  waitUntil(promise) {
+    state.waiting++;
+    Promise_.resolve(promise)
+      .catch((error) => log("error", ["Uncaught in waitUntil:", error]))
+      .then(() => { state.waiting--; });
+  },
+  passThroughOnException() {},
+  props: {},
+});
+
+async function answer(buffer) {
+  const request = readInput(buffer);
+  const response = await handler.fetch(request, Object.create(null), context());
+  if (!(response instanceof Response)) throw new TypeError("fetch() did not return a Response");
+  const body = await takeBody(response);
+  const head = JSON.stringify({ status: response.status, headers: rawHeaders(response.headers) });
+  const packed = utf8(head);
+  if (body.length + packed.length > OUTPUT_BYTES_MAX) {
+    throw new RangeError(`a response has at most ${OUTPUT_BYTES_MAX} bytes`);
+  }
+  return concat([lengthPrefix(packed.length), packed, body]);
+}
+
+function failed(error) {
+  const memory = error instanceof InternalError && error.message === "out of memory";
+  log("error", ["Uncaught", error]);
+  result = { kind: memory ? OUT_OF_MEMORY : EXCEPTION, output: memory ? null : utf8(describe(error)) };
+}
+
+function start(buffer) {
+  answer(buffer).then(
+    (output) => { result = { kind: OK, output }; },
+    failed,
+  );
+}
+
+// Called whenever no job is left. Returns the packed result once the run is over. After the response,
+// timers run on only while something that was handed to waitUntil is not settled.
+function turn() {
+  if (result !== null && state.waiting === 0) return finish();
+  if (nextTimer()) return undefined;
+  if (result === null) failed(new Error_("the function waits for something that never happens"));
+  return finish();
+}
+
+function finish() {
+  if (state.logsDropped) state.logs.push(["warn", `${state.logsDropped} lines dropped`]);
+  const logs = utf8(JSON.stringify(state.logs));
+  const { kind, output } = result;
+  return copyOf(concat([
+    new Uint8Array_([kind]), lengthPrefix(logs.length), logs, output ?? new Uint8Array_(0),
+  ]));
+}
+
+return { install, start, turn, describe: (error) => copyOf(utf8(describe(error))) };
