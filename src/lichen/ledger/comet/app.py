@@ -168,21 +168,11 @@ class App:
         return m.init_chain(self.state.head.hash, request.validators)
 
     def _check_tx(self, request: m.CheckTx) -> bytes:
-        # Whoever waits here for an answer gets it at once; what others sent may have overtaken.
-        received = self._identity(request.tx)
-        outcome = self._pool.check(
-            request.tx, again=request.again, may_park=request.again or received not in self.local
-        )
+        outcome = self._pool.check(request.tx, again=request.again, local=self.local)
         if outcome.error is None:
             return m.check_tx(0)
         self._settle_refused(outcome.id, outcome.error)
         return m.check_tx(REFUSED, outcome.error.what, outcome.error.code)
-
-    def _identity(self, raw: bytes) -> bytes:
-        try:
-            return self._signatures.read(raw)[0].id
-        except LedgerError:
-            return b""
 
     def _prepare_proposal(self, request: m.PrepareProposal) -> bytes:
         proposal = Proposal(self.state, self._signatures, request.time_ms)

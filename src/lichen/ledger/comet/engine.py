@@ -43,13 +43,14 @@ if TYPE_CHECKING:
     from lichen.ledger.comet.files import Settings
     from lichen.ledger.state import State
 
-WAITING_MAX = 16_384
+WAITING_MAX = 4096
 BATCH_TRANSACTIONS_MAX = 1024
 BATCH_BYTES_MAX = 4 << 20
 PREDECESSOR_S_MAX = 2.0
 READY_EVERY_S = 0.05
 STOP_S_MAX = 6.0
 READ_BYTES = 1 << 20
+REQUESTS_PER_TURN = 32
 
 log = structlog.get_logger()
 
@@ -436,10 +437,14 @@ def _take(outbox: deque[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def _cut(requests: Sequence[messages.Request]) -> list[list[messages.Request]]:
-    """Cut a batch behind what moves the state: nothing may be answered before it is shown."""
+    """Cut a batch behind what moves the state: nothing may be answered before it is shown.
+
+    Also where it is long: agreement must not wait for thousands of newcomers to be looked at.
+    """
     parts: list[list[messages.Request]] = [[]]
     for request in requests:
         parts[-1].append(request)
-        if isinstance(request, messages.Commit | messages.ApplySnapshotChunk):
+        moves = isinstance(request, messages.Commit | messages.ApplySnapshotChunk)
+        if moves or len(parts[-1]) == REQUESTS_PER_TURN:
             parts.append([])
     return [part for part in parts if part]

@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p2p: str
     peers: tuple[str, ...] = ()
     rpc: str = ""
-    propose_ms: int = 1000
+    propose_ms: int = 2000
     commit_ms: int = 50
     answer_ms: int = 12_000
     snapshot_blocks: int = 5000

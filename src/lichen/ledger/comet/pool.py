@@ -19,6 +19,8 @@ from lichen.ledger.machine import Outcome, apply_transaction
 from lichen.ledger.transactions import Received, decode_transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from lichen.identity import Address
     from lichen.ledger.state import Draft, State
 
@@ -86,8 +88,11 @@ class Pool:
         """Return the nonce behind an account's transactions, the waiting ones included."""
         return self._draft.account(address).nonce
 
-    def check(self, raw: bytes, *, again: bool, may_park: bool) -> Outcome:
-        """Tell whether a transaction may wait (again: still); the outcome has its refusal."""
+    def check(self, raw: bytes, *, again: bool, local: Set[bytes]) -> Outcome:
+        """Tell whether a transaction may wait (again: still); the outcome has its refusal.
+
+        For the ids in `local` somebody waits here: he is told of a gap at once, nothing is parked.
+        """
         try:
             received, holds = self._signatures.read(raw)
         except LedgerError as error:
@@ -96,6 +101,7 @@ class Pool:
             return Outcome(received.id, None)
         ahead = received.signed.nonce - self.next_nonce(received.signed.signer.address)
         foreign = received.signed.network != self._draft.network or not holds
+        may_park = again or received.id not in local
         if may_park and not foreign and 0 < ahead <= NONCES_AHEAD_MAX:
             return Outcome(received.id, self._park(received, again=again))
         outcome = try_raw(self._draft, self._signatures, raw)
