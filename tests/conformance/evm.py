@@ -77,7 +77,7 @@ class Evm:
     def __init__(self, anvil: str, contracts: dict[str, dict], folder: Path) -> None:
         self._contracts = contracts
         self._log = folder / "anvil.log"
-        command = [anvil, "--port", "0", "--host", "127.0.0.1", "--disable-code-size-limit"]
+        command = [anvil, "--port", "0", "--host", "127.0.0.1", "--no-mining"]
         with self._log.open("wb") as log:
             environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder)}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -122,10 +122,12 @@ class Evm:
         return Contract(self, receipt["contractAddress"], abi)
 
     def transact(self, fields: dict) -> dict:
-        """Send a transaction in a block of its own; return its receipt."""
-        (sent,) = self.ask([("eth_sendTransaction", [{"from": self._account, **fields}])])
-        if "error" in sent:
-            raise RevertedError(sent["error"].get("data") or sent["error"]["message"])
+        """Send a transaction in a block of its own; return its receipt, or raise RevertedError."""
+        fields = {"from": self._account, "gas": hex(CALL_GAS_MAX), **fields}
+        (tried,) = self.ask([("eth_call", [fields, "latest"])])
+        if _returned(tried) is None:
+            raise RevertedError(tried["error"].get("data", ""))
+        sent, _ = self.ask([("eth_sendTransaction", [fields]), ("evm_mine", [])])
         (answer,) = self.ask([("eth_getTransactionReceipt", [sent["result"]])])
         return answer["result"]
 
@@ -169,15 +171,12 @@ class Contract:
         return [answer == (1).to_bytes(32, "big") for answer in self.calls(calls)]
 
     def send(self, name, *arguments) -> dict:
-        """Send a transaction; raise RevertedError with the error's name."""
-        fields = {"to": self.address, "data": self._data(name, arguments), "gas": hex(10_000_000)}
+        """Send a transaction; return its receipt, or raise RevertedError with the error's name."""
+        fields = {"to": self.address, "data": self._data(name, arguments)}
         try:
-            receipt = self._evm.transact(fields)
+            return self._evm.transact(fields)
         except RevertedError as error:
             raise RevertedError(self.errors.get(str(error)[2:10], str(error))) from None
-        if receipt["status"] != "0x1":
-            raise RevertedError("a transaction was mined and failed")
-        return receipt
 
 
 def _returned(answer):

@@ -8,20 +8,26 @@ import hashlib
 import random
 
 import coincurve
+import libipld
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.conformance import evm as evms
 
 from lichen.encoding import canonical, from_canonical
-from lichen.errors import UserError
+from lichen.errors import UserError, VerificationError
 from lichen.identity import Address, KeyKind, PublicKey
 from lichen.ledger import tables
+from lichen.ledger.blocks import Header
+from lichen.ledger.light import Verifier
+from lichen.ledger.proofs import Prover
+from lichen.ledger.transactions import CreateApp
 from lichen.ledger.tree import Proof, Tree, verify_proof
 from lichen.ledger.types import Account, EpochRecord
 from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher, voucher_digest
 from lichen.market import merkle
-from lichen.testing.ledger import key_of
+from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
 from lichen.units import AMOUNT_MAX, Amount
 
 NETWORK = hashlib.sha256(b"a network").digest()
@@ -370,3 +376,165 @@ def test_keys_are_spelled_alike(harness):
         tables.CHANNELS.prefix + channel,
         tables.EPOCHS.prefix + tables.epoch_id(one, 2**40, 3),
     ]
+
+
+# --- headers -------------------------------------------------------------------------------------
+
+SEQUENCER = key_of("sequencer")
+GENESIS = msgspec.structs.replace(genesis_of("alice", "bob"), sequencer=SEQUENCER.public)
+LIGHT = Verifier(GENESIS)
+NUMBER = st.sampled_from([0, 1, 23, 24, 255, 256, 2**16, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
+
+
+@pytest.fixture
+def head(evm):
+    return evm.deploy("LichenHead", LIGHT.network, SEQUENCER.address)
+
+
+@pytest.fixture(scope="module")
+def new_head(evm):
+    """A contract that only calls are made to, so that it stays at height 0."""
+    return evm.deploy("LichenHead", LIGHT.network, SEQUENCER.address)
+
+
+def signed(header, network=LIGHT.network, key=SEQUENCER):
+    """Sign any bytes as if they were a header."""
+    return header, key.sign(hashlib.sha256(b"lichen/block/1\0" + network + header).digest())
+
+
+def python_reads(header, signature):
+    try:
+        LIGHT.header(header, signature)
+    except VerificationError:
+        return False
+    return True
+
+
+def agree_on_headers(head, pairs):
+    ours = [python_reads(*pair) for pair in pairs]
+    theirs = [answer is not None for answer in head.calls(("advance", pair) for pair in pairs)]
+    assert theirs == ours
+    return ours
+
+
+def respelled(header):
+    """Yield other CBOR of the same values, or nearly so."""
+    fields = libipld.decode_dag_cbor(header)
+    names = sorted(fields, key=lambda name: (len(name), name))
+    heads = {name: bytes([0x60 + len(name)]) + name.encode() for name in names}
+
+    def number(n, width):
+        return bytes([0x18 + width.bit_length() - 1]) + n.to_bytes(width, "big")
+
+    def spell(order=names, top=b"\xa6", changed="", as_=b""):
+        parts = (
+            heads[n] + (as_ if n == changed else libipld.encode_dag_cbor(fields[n])) for n in order
+        )
+        return top + b"".join(parts)
+
+    yield spell(top=b"\xb8\x06")
+    yield spell(top=b"\xbf") + b"\xff"
+    yield spell(top=b"\xd9\xd9\xf7\xa6")
+    yield spell(top=b"\xa7")
+    yield spell(top=b"\xa7") + b"\x65extra\x00"
+    yield spell(top=b"\xa5", order=names[:5])
+    yield spell(top=b"\xa7", order=[*names, names[-1]])
+    yield spell(order=sorted(names))
+    yield spell(order=[names[1], names[0], *names[2:]])
+    for name in ("height", "time_ms", "transactions"):
+        for width in (1, 2, 4, 8):
+            if fields[name] < 1 << 8 * width:
+                yield spell(changed=name, as_=number(fields[name], width))
+        yield spell(changed=name, as_=b"\x20")  # -1
+        yield spell(changed=name, as_=b"\xf6")  # null
+        yield spell(changed=name, as_=b"\xf9\x3c\x00")  # 1.0 in 16 bits
+        yield spell(changed=name, as_=b"\xfb\x3f\xf0" + bytes(6))  # 1.0
+        yield spell(changed=name, as_=b"\xc2\x41\x01")  # a big number
+        yield spell(changed=name, as_=b"\x611")
+    for name in ("previous", "state_root", "transactions_hash"):
+        raw = fields[name]
+        yield spell(changed=name, as_=b"\x59\x00\x20" + raw)
+        yield spell(changed=name, as_=b"\x5f\x58\x20" + raw + b"\xff")
+        yield spell(changed=name, as_=b"\x58\x1f" + raw[1:])
+        yield spell(changed=name, as_=b"\x58\x21" + raw + b"\0")
+        yield spell(changed=name, as_=b"\x78\x20" + b"a" * 32)
+
+
+@settings(max_examples=60)
+@given(
+    header=st.builds(Header, NUMBER, HASH, NUMBER, NUMBER, HASH, HASH),
+    at=st.integers(0, 2**16),
+    bit=st.integers(0, 7),
+    byte=st.integers(0, 255),
+)
+@example(Header(1, bytes(32), 0, 0, bytes(32), b"\1\x55\x12\x1d" + bytes(28)), 0, 0, 0)
+def test_headers_are_judged_alike(new_head, header, at, bit, byte):
+    raw = canonical(header)
+    place = at % len(raw)
+    changed = [
+        raw,
+        flipped(raw, at, bit),
+        raw[:place] + bytes([byte]) + raw[place:],
+        raw[:place] + raw[place + 1 :],
+        raw[:place],
+        raw + bytes([byte]),
+        *respelled(raw),
+    ]
+    said = agree_on_headers(new_head, [signed(one) for one in changed])
+    assert said[0] == (header.height > 0)
+    assert not any(said[4:6])
+    good, signature = signed(raw)
+    wrong = [
+        signed(raw, network=flipped(LIGHT.network, at, bit)),
+        signed(raw, key=key_of("somebody")),
+        (flipped(good, at, bit), signature),
+        *((good, spelled) for spelled in misspelled(signature, at, bit)),
+    ]
+    assert not any(agree_on_headers(new_head, wrong))
+
+
+def header_at(height, root=b"\5" * 32):
+    return signed(canonical(Header(height, bytes(32), 7 * height, 0, bytes(32), root)))
+
+
+def test_a_head_moves_on_and_never_back(head):
+    with pytest.raises(evms.RevertedError, match="UnknownHeight"):
+        head.send("has", 0, b"key", b"value", [])
+    head.send("advance", *header_at(3))
+    head.send("advance", *header_at(5, b"\6" * 32))
+    assert head.call("latest") == words(5, 35, b"\6" * 32)
+    for again in (header_at(5, b"\6" * 32), header_at(5), header_at(4), header_at(3), header_at(1)):
+        with pytest.raises(evms.RevertedError, match="NotNewer"):
+            head.send("advance", *again)
+    with pytest.raises(evms.RevertedError, match="NotSigned"):
+        head.send("advance", header_at(6)[0], header_at(7)[1])
+    assert head.call("latest") == words(5, 35, b"\6" * 32)
+    roots = head.calls(("stateRootAt", (height,)) for height in (0, 1, 3, 4, 5, 6, 2**64 - 1))
+    assert roots == [None, None, b"\5" * 32, None, b"\6" * 32, None, None]
+
+
+def test_a_head_needs_a_sequencer(evm):
+    with pytest.raises(evms.RevertedError):
+        evm.deploy("LichenHead", LIGHT.network, bytes(20))
+
+
+def test_a_contract_asks_what_is_in_a_networks_state_and_what_is_not(head):
+    ledger = MemoryLedger(GENESIS, SEQUENCER)
+    ledger.submit(key_of("alice"), CreateApp("shop", "sells"))
+    prover = Prover()
+    present, absent = (prover.prove(ledger.state, key) for key in (b"app/shop", b"app/none"))
+    head.send("advance", bytes.fromhex(present.header), bytes.fromhex(present.signature))
+    value, proof = bytes.fromhex(present.value), present.proof()
+    has, lacks = (1, b"app/shop", value, proof.siblings), absent.proof()
+    answers = head.accepts(
+        [
+            ("has", has),
+            ("lacks", (1, b"app/none", lacks.siblings, lacks.other)),
+            ("has", (1, b"app/none", value, proof.siblings)),
+            ("has", (1, b"app/shop", value + b"\0", proof.siblings)),
+            ("lacks", (1, b"app/shop", proof.siblings, b"")),
+            ("lacks", (1, b"app/shop", lacks.siblings, lacks.other)),
+            ("has", (2, *has[1:])),
+        ]
+    )
+    assert answers == [True, True, False, False, False, False, False]

@@ -29,6 +29,7 @@ from lichen.ledger.blocks import encode_block
 from lichen.ledger.client import Frames, LedgerClient
 from lichen.ledger.engine import Engine, create
 from lichen.ledger.follower import Follower
+from lichen.ledger.light import LightClient
 from lichen.ledger.server import Api
 from lichen.ledger.submitter import Submitter
 from lichen.ledger.tables import ACCOUNTS
@@ -52,8 +53,8 @@ def free_port():
 
 
 @contextlib.asynccontextmanager
-async def serving(home, port):
-    async with Engine(home) as engine:
+async def serving(home, port, key=None):
+    async with Engine(home, key=key) as engine:
         server = uvicorn.Server(
             uvicorn.Config(Api(engine).app(), port=port, log_level="warning", lifespan="off")
         )
@@ -155,6 +156,25 @@ async def test_a_proof_from_the_server_checks_out_here(url):
         assert absent.value is None
         assert verify_proof(root, b"app/nothing", None, absent.proof())
         assert not verify_proof(root, key, None, absent.proof())
+
+
+async def test_a_light_client_believes_the_server_for_its_proofs(tmp_path):
+    sequencer = key_of("sequencer")
+    genesis = replace(GENESIS, sequencer=sequencer.public)
+    create(tmp_path / "ledger", genesis)
+    port = free_port()
+    async with (
+        serving(tmp_path / "ledger", port, sequencer),
+        LedgerClient(f"http://127.0.0.1:{port}") as client,
+    ):
+        light = LightClient(genesis, client)
+        assert (await light.account(BOB.address)).height == 0
+        transfer = Transfer(BOB.address, Amount(1))
+        signed = sign_transaction(network_id(genesis), ALICE, 0, transfer)
+        await client.submit_one(signed)
+        bob = await light.account(BOB.address)
+        assert (bob.record.balance, bob.height) == (1000 * FLK + 1, 1)
+        assert (await light.app("nothing")).record is None
 
 
 async def test_a_quiet_stream_carries_heartbeats(url, monkeypatch):

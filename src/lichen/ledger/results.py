@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from lichen.errors import LedgerError
 from lichen.ledger.errors import BY_CODE
 from lichen.ledger.tree import Proof
-
-if TYPE_CHECKING:
-    from lichen.ledger.state import Head
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -62,9 +57,10 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class ProofAnswer(msgspec.Struct, frozen=True):
-    """An entry of the state (`value` None: absent) with its proof, all in hex.
+    """An entry of the state (`value` None: absent) with its proof, all in lower-case hex.
 
-    Whoever asks checks it with `proof()` and `tree.verify_proof` against a root it trusts.
+    `header` is the canonical header of the block that the state came after, `signature` the
+    sequencer's, of the block's hash; both are empty at height 0. `lichen.ledger.light` checks it.
     """
 
     height: int
@@ -72,17 +68,10 @@ class ProofAnswer(msgspec.Struct, frozen=True):
     value: str | None
     siblings: tuple[str, ...]
     other: str
-
-    @classmethod
-    def of(cls, head: Head, value: bytes | None, proof: Proof) -> ProofAnswer:
-        """Write down a proof."""
-        return cls(
-            height=head.height,
-            state_root=head.state_root.hex(),
-            value=None if value is None else value.hex(),
-            siblings=tuple(sibling.hex() for sibling in proof.siblings),
-            other=proof.other.hex(),
-        )
+    network: str = ""
+    key: str = ""
+    header: str = ""
+    signature: str = ""
 
     def proof(self) -> Proof:
         """Return the proof; ValueError where something is not hex."""

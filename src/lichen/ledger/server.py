@@ -36,7 +36,7 @@ from lichen.errors import (
 from lichen.ledger.blocks import TRANSACTIONS_PER_REQUEST_MAX
 from lichen.ledger.engine import Engine
 from lichen.ledger.history import find_transaction
-from lichen.ledger.results import ProofAnswer
+from lichen.ledger.proofs import Prover
 from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class Api:
 
     def __init__(self, engine: ServedEngine) -> None:
         self._engine = engine
+        self._prover = Prover()
         self._followers = 0
         self._bodies = Budget(BODIES_BYTES_MAX)
         self._counts = {"accepted": 0, "refused": 0}
@@ -180,9 +181,7 @@ class Api:
 
     async def _proof(self, request: Request) -> Response:
         key = _key(request.path_params["key"])
-        state = self._engine.state
-        value, proof = state.prove(key)
-        return _json(ProofAnswer.of(state.head, value, proof))
+        return _json(self._prover.prove(self._engine.state, key))
 
     async def _blocks(self, request: Request) -> Response:
         first = _height(request.query_params.get("from", "1"))
