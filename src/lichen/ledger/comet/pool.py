@@ -19,8 +19,6 @@ from lichen.ledger.machine import Outcome, apply_transaction
 from lichen.ledger.transactions import Received, decode_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Set
-
     from lichen.identity import Address
     from lichen.ledger.state import Draft, State
 
@@ -88,7 +86,7 @@ class Pool:
         """Return the nonce behind an account's transactions, the waiting ones included."""
         return self._draft.account(address).nonce
 
-    def check(self, raw: bytes, *, again: bool, local: Set[bytes]) -> Outcome:
+    def check(self, raw: bytes, *, again: bool, local: set[bytes]) -> Outcome:
         """Tell whether a transaction may wait (again: still); the outcome has its refusal.
 
         For the ids in `local` somebody waits here: he is told of a gap at once, nothing is parked.
