@@ -137,6 +137,24 @@ def test_clients_that_never_finish_a_head_or_a_body_shut_nobody_out(
         neighbour.wait_for_visits()
 
 
+def test_bodies_that_nearly_end_share_one_bound(
+    network: LocalNetwork, gateway: Process, truth: Truth
+) -> None:
+    """Anybody may send transactions, so anybody could have 4 MB kept for him, often."""
+    head = b"POST /api/v1/transactions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\n"
+    head += b"content-type: application/vnd.ipld.dag-cbor\r\n\r\n"
+    with (
+        Neighbour(truth) as neighbour,
+        bounded(gateway, mb_max=220, what="80 bodies of 4 MB"),
+        crowd(network.port, 80, head) as wires,
+    ):
+        for wire in wires:
+            with contextlib.suppress(ConnectionError):  # told that there are too many
+                wire.sendall(bytes(3_999_999))
+        neighbour.wait_for_visits()
+        assert read_answer(wires[-1]).problem().type == "urn:lichen:problem:busy"
+
+
 @pytest.mark.parametrize("kind", ["flat", "blocks", "car"])
 def test_readers_that_never_read_cost_little_and_stop_nobody(
     network: LocalNetwork,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from lichen.content.cid import CID
 from lichen.errors import UserError
+from lichen.gateway.api.bodies import BODIES
 from lichen.gateway.api.errors import BadParameterError
 from lichen.identity import Address
-from lichen.wire.errors import BodyTooLargeError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -87,16 +87,9 @@ def announced_bytes(request: Request) -> int:
 
 
 async def body(request: Request, bytes_max: int) -> bytes:
-    """Read a whole body of at most `bytes_max`."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > bytes_max:
-            raise BodyTooLargeError(
-                f"the body is over {bytes_max} bytes", hint="send it in smaller pieces"
-            )
-        parts.append(part)
-    return b"".join(parts)
+    """Read a whole body of at most `bytes_max`, as `Bodies.whole` does."""
+    async with BODIES.whole(request, bytes_max) as found:
+        return found
 
 
 def _address(name: str, value: str) -> Address:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import libipld
 
 from lichen.errors import LimitError
-from lichen.gateway.api import parameters
+from lichen.gateway.api.bodies import BODIES
 from lichen.gateway.api.errors import MediaTypeError
 from lichen.gateway.api.views import TransactionResults
 from lichen.ledger.errors import BadTransactionError
@@ -30,8 +30,9 @@ async def submit(context: ApiContext, request: Request) -> TransactionResults:
     """
     if request.headers.get("content-type") != MEDIA_TYPE:
         raise MediaTypeError(f"transactions are sent as {MEDIA_TYPE}")
-    transactions = _decode(await parameters.body(request, BODY_BYTES_MAX))
-    return TransactionResults(tuple(await context.submit(transactions)))
+    async with BODIES.whole(request, BODY_BYTES_MAX) as body:
+        transactions = _decode(body)
+        return TransactionResults(tuple(await context.submit(transactions)))
 
 
 def _decode(body: bytes) -> list[bytes]:
