@@ -15,6 +15,7 @@ import select
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,7 +34,7 @@ KUBO_MODULE = "github.com/ipfs/kubo/cmd/ipfs@latest"
 KUBO_HINT = f"go install {KUBO_MODULE}, a release from dist.ipfs.tech, or name the program in KUBO"
 NGINX_HINT = "install nginx from your distribution's packages"
 START_S_MAX = 60
-COMMAND_S_MAX = 120
+COMMAND_S_MAX = 180
 TOOLS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lichen", "tools")
 
 
@@ -243,31 +244,43 @@ INSTALL_S_MAX = 240
 HELIA_ID = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"  # a peer id, of nobody
 
 
-def install_helia(folder):
-    """Install Helia from its lock; skip the test where the npm registry cannot be reached."""
-    folder.mkdir()
-    for name in ("package.json", "package-lock.json", ".npmrc", "peer.mjs"):
-        shutil.copy(HELIA / name, folder)
-    try:
-        run_npm(("ci",), str(folder), timeout_s=INSTALL_S_MAX)
-    except NpmError as error:
-        if not error.is_network:
-            raise
-        pytest.skip(f"Helia could not be installed, for want of the npm registry: {error.output}")
+def install_helia():
+    """Install Helia from its lock, once a machine; skip the test where the registry is missing."""
+    locked = [
+        (HELIA / name).read_bytes() for name in ("package.json", "package-lock.json", ".npmrc")
+    ]
+    home = TOOLS.parent / f"helia-{hashlib.sha256(b''.join(locked)).hexdigest()[:16]}"
+    if not home.exists():
+        TOOLS.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="helia-new-", dir=TOOLS.parent))
+        shutil.copytree(HELIA, fresh, dirs_exist_ok=True)
+        try:
+            run_npm(("ci",), str(fresh), timeout_s=INSTALL_S_MAX)
+            fresh.rename(home)
+        except NpmError as error:
+            if not error.is_network:
+                raise
+            pytest.skip(f"Helia is not installed, for want of the npm registry: {error.output}")
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return home
 
 
 class Helia:
     """A Helia that asks one delegated router; it serves its own blocks at a port."""
 
-    def __init__(self, folder, router, port):
-        self._command = [node_path(), "peer.mjs", router, str(port), HELIA_ID]
-        self._folder = folder
+    def __init__(self, home, folder, router, port):
+        """Take the installation, a folder for what it says, and what it is to do."""
+        self._log = folder / "helia.log"
+        self._script = folder / "peer.mjs"  # its packages are found from where it stands
+        shutil.copy(HELIA / "peer.mjs", self._script)
+        (folder / "node_modules").symlink_to(home / "node_modules")
+        self._command = [node_path(), self._script, router, str(port), HELIA_ID]
 
     def __enter__(self):
-        self._errors = (self._folder / "errors.log").open("w+")
+        self._errors = self._log.open("w+")
         self._process = subprocess.Popen(
             self._command,
-            cwd=self._folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -293,8 +306,7 @@ class Helia:
         ready, _, _ = select.select([self._process.stdout], [], [], COMMAND_S_MAX)
         line = self._process.stdout.readline() if ready else ""
         if not line:
-            said = (self._folder / "errors.log").read_text()[-3000:]
-            raise AssertionError(f"Helia said nothing: {said}")
+            raise AssertionError(f"Helia said nothing: {self._log.read_text()[-3000:]}")
         return json.loads(line)
 
 

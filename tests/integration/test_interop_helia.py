@@ -24,11 +24,10 @@ SPOILT_BYTES = 3_000_001
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Return a network whose gateway has a Helia as its delegated router, and that Helia."""
-    root = tmp_path_factory.mktemp("helia")
-    install_helia(root / "helia")
+    root, home = tmp_path_factory.mktemp("helia"), install_helia()
     port, helia_port = choose_free(2)
     network = make_network(root, port, routers=[f"http://127.0.0.1:{helia_port}"])
-    with network, Helia(root / "helia", f"http://127.0.0.1:{port}", helia_port) as helia:
+    with network, Helia(home, root, f"http://127.0.0.1:{port}", helia_port) as helia:
         yield network, helia
 
 
