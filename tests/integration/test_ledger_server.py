@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 import uvicorn
 from msgspec.structs import replace
 
+from lichen.cli.main import main
 from lichen.content import varint
 from lichen.encoding import from_canonical, to_json
 from lichen.errors import CorruptionError, MachineError, PeerUnavailableError
@@ -33,6 +35,7 @@ from lichen.ledger.light import LightClient
 from lichen.ledger.server import Api
 from lichen.ledger.submitter import Submitter
 from lichen.ledger.tables import ACCOUNTS
+from lichen.ledger.transactions import encode_transaction
 from lichen.ledger.tree import verify_proof
 from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
 from lichen.units import FLK, Amount
@@ -175,6 +178,33 @@ async def test_a_light_client_believes_the_server_for_its_proofs(tmp_path):
         bob = await light.account(BOB.address)
         assert (bob.record.balance, bob.height) == (1000 * FLK + 1, 1)
         assert (await light.app("nothing")).record is None
+
+
+async def test_a_proof_is_fetched_checked_and_kept_by_the_command_line(tmp_path, capsys):
+    sequencer = key_of("sequencer")
+    genesis = replace(GENESIS, sequencer=sequencer.public)
+    create(tmp_path / "ledger", genesis)
+    first, other, file = (tmp_path / name for name in ("genesis", "other", "proof.json"))
+    first.write_bytes(to_json(genesis))
+    other.write_bytes(to_json(replace(genesis, name="other")))
+    port = free_port()
+    async with serving(tmp_path / "ledger", port, sequencer) as engine:
+        transfer = Transfer(BOB.address, Amount(1))
+        await engine.submit(
+            [encode_transaction(sign_transaction(network_id(genesis), ALICE, 0, transfer))]
+        )
+        key = f"account/{BOB.address}"
+        command = ["ledger", "prove", key, "--ledger", f"http://127.0.0.1:{port}"]
+        command += ["--out", str(file), "--genesis"]
+        assert await asyncio.to_thread(main, [*command, str(first)]) == 0
+        assert "1000.000000000000000001 FLK" in capsys.readouterr().out
+        assert await asyncio.to_thread(main, [*command, str(other)]) == 4
+    assert main(["--json", "ledger", "check", str(file), "--genesis", str(first)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["key"], said["height"], said["record"]["nonce"]) == (key, 1, 0)
+    assert main(["ledger", "check", str(file), "--genesis", str(other)]) == 4
+    file.write_bytes(file.read_bytes().replace(b'"height": 1', b'"height": 2'))
+    assert main(["ledger", "check", str(file), "--genesis", str(first)]) == 4
 
 
 async def test_a_quiet_stream_carries_heartbeats(url, monkeypatch):

@@ -10,13 +10,14 @@ import msgspec
 from cyclopts import App
 
 from lichen.cli import console
+from lichen.cli.proofs import check, prove
 from lichen.errors import UserError
 from lichen.ledger.comet.files import Settings
 
 if TYPE_CHECKING:
     from lichen.ledger.types import Genesis
 
-app = App(name="ledger", help="Run the ledger.")
+app = App(name="ledger", help="Run the ledger, or prove what stands in it.")
 
 
 class EngineKind(StrEnum):
@@ -157,6 +158,10 @@ def run(*, home: Path = Path(".lichen/ledger"), engine: EngineKind | None = None
         _run_cometbft(folder, config, host, port)
     else:
         _run_embedded(folder, config, host, port)
+
+
+app.command(prove)
+app.command(check)
 
 
 def _run_embedded(folder: Path, config: LedgerConfig, host: str, port: int) -> None:

@@ -34,7 +34,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Content", "storage", "storage:app", "Content by hash."),
     ("Content", "name", "name:app", "Names that stay while content changes."),
     ("Servers", "node", "node:app", "Offer this machine: run a node and watch it earn."),
-    ("Servers", "ledger", "ledger:app", "Run the ledger."),
+    ("Servers", "ledger", "ledger:app", "Run the ledger, or prove what stands in it."),
     ("Servers", "gateway", "gateway:app", "Run a gateway."),
 )
 GLOBAL_FLAGS = (
