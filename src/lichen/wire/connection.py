@@ -98,35 +98,29 @@ class Connection(HttpToolsProtocol):
         if self.flow.write_paused:  # no further answers for who does not read those it has
             self.hold(data)
             return
-        if not self.held:
-            if data == self._last:
-                head = self._last_head
+        if self.held:
+            self._read_held(data)
+            return
+        if data == self._last:
+            head = self._last_head
+        else:
+            head = usual_request(data, self.client, self.limits.headers_max)
+            if head is not None and len(data) <= self.limits.head_bytes_max:
+                self._last, self._last_head, self._again_at = data, head, -1.0
             else:
-                head = usual_request(data, self.client, self.limits.headers_max)
-                if head is not None:
-                    if len(data) > self.limits.head_bytes_max:
-                        head = None
-                    else:
-                        self._last, self._last_head, self._again_at = data, head, -1.0
-            if head is not None:
-                counters.requests += 1
-                if self._again_at == self.seen:
-                    counters.statuses[2] += 1
-                    counters.bytes_out += len(self._again)
-                    self.transport.write(self._again)
-                else:
-                    self._route(head, b"")
-                return
+                head = None
+        if head is None:
             self._read_requests(data)
             if self.held:
                 self._head_since = self.seen
             return
-        before = counters.requests
-        data = self.held + data
-        self.held = b""
-        self._read_requests(data)
-        if counters.requests != before:
-            self._head_since = self.seen
+        counters.requests += 1
+        if self._again_at == self.seen:
+            counters.statuses[2] += 1
+            counters.bytes_out += len(self._again)
+            self.transport.write(self._again)
+        else:
+            self._route(head, b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
@@ -303,6 +297,15 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     # Reading requests.
+
+    def _read_held(self, data: bytes) -> None:
+        """Go on with a head of which only a part had come."""
+        before = self.counters.requests
+        data = self.held + data
+        self.held = b""
+        self._read_requests(data)
+        if self.counters.requests != before:
+            self._head_since = self.seen
 
     def _read_requests(self, data: bytes) -> None:
         for _ in range(self.limits.requests_per_turn):
