@@ -153,12 +153,12 @@ def parse_line(raw: bytes, now_ms: int) -> LogLine:
     """Read one line of workerd's output; whatever it is, it becomes a line."""
     entry = _decode(raw)
     if entry is None:
-        return LogLine("error", _cut(raw.decode("utf-8", "replace")), now_ms)
+        return LogLine("error", cut_text(raw.decode("utf-8", "replace")), now_ms)
     run, text = _split_mark(entry.message)
     stamp = entry.timestamp
     time_ms = stamp if isinstance(stamp, int) and stamp > 0 else now_ms
     text = _INNER_FRAME.sub("", text)
-    return LogLine(_LEVELS.get(entry.level, "error"), _cut(text), time_ms, run)
+    return LogLine(level_of(entry.level), cut_text(text), time_ms, run)
 
 
 def _decode(raw: bytes) -> _Entry | None:
@@ -189,7 +189,13 @@ def _split_mark(message: str) -> tuple[str | None, str]:
     return run, text.removeprefix(f"{_MARK} ")
 
 
-def _cut(text: str) -> str:
+def level_of(name: str) -> LogLevel:
+    """Return the level that a console method names; what is unknown is an error."""
+    return _LEVELS.get(name, "error")
+
+
+def cut_text(text: str) -> str:
+    """Return at most TEXT_CHARS_MAX of a line, saying how much is missing."""
     if len(text) <= TEXT_CHARS_MAX:
         return text
     return f"{text[:TEXT_CHARS_MAX]} ... ({len(text) - TEXT_CHARS_MAX} characters cut)"

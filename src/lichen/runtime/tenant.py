@@ -35,12 +35,14 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: a name for messages, whose it is, the bundled module, limits, bindings.
 
     `env` is JSON-like. `node_compat` turns on Node built-ins. `memory_mb` is in MiB.
+    `timeout_ms` bounds a run where the runtime itself can end one (exact functions).
     """
 
     name: str
     owner: str
     code: bytes
     memory_mb: int = 128
+    timeout_ms: int = 30_000
     env: dict[str, Any] = {}
     node_compat: bool = False
 
