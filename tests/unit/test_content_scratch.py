@@ -113,6 +113,10 @@ def test_weighing_ends_above_a_bound_and_at_so_many_missing_blocks(tmp_path):
     root = import_directory(links, V1_2025, blocks.__setitem__).cid
     assert len(weigh(blocks, root, str(tmp_path), None).missing) == MISSING_MAX
     assert weigh(blocks, root, str(tmp_path), 100).missing == ()
+    first = import_bytes(b"0", V1_2025, blocks.__setitem__)  # the walk comes there last
+    all_of_it = weigh(blocks, root, str(tmp_path), None, missing_max=5000)
+    assert len(all_of_it.missing) == MISSING_MAX
+    assert all_of_it.bytes == len(blocks[root]) + len(blocks[first.cid]) + 2 * 64
 
 
 def test_only_roots_of_large_files_are_named(tmp_path):

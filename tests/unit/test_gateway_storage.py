@@ -224,6 +224,18 @@ async def test_parts_of_an_upload_stay_while_it_goes_on_and_end_by_themselves(wo
     assert (await pins(world)).pinned_bytes == 0
 
 
+async def test_a_lease_weighs_what_others_brought_and_is_not_prolonged(world):
+    blocks, root = folder_of(a=b"a" * 3000, b=b"b" * 5000)
+    await upload(world, [root], blocks, BOB)
+    first = dict(list(blocks.items())[:1])
+    await upload(world, [root], first, part=1)
+    (lease,) = (await pins(world)).items
+    assert lease.bytes >= weight(blocks)
+    world.clock_ms += 1000
+    await upload(world, [root], first, part=1)
+    assert (await pins(world)).items == (lease,)
+
+
 async def test_a_car_that_lacks_blocks_is_kept_for_a_day(world):
     blocks, root = folder_of(a=b"a" * 3000, b=b"b" * 5000)
     blocks.popitem()

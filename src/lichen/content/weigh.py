@@ -47,33 +47,45 @@ class Weight(msgspec.Struct, frozen=True):
 
 
 def weigh(
-    source: Weighable, root: CID, folder: str, bytes_max: int | None, file_bytes_min: int = 1 << 62
+    source: Weighable,
+    root: CID,
+    folder: str,
+    bytes_max: int | None,
+    file_bytes_min: int = 1 << 62,
+    *,
+    missing_max: int = MISSING_MAX,
 ) -> Weight:
-    """Walk a whole DAG, each block once; stop at MISSING_MAX missing ones, or above `bytes_max`.
+    """Walk a whole DAG, each block once; stop at `missing_max` missing ones, or above `bytes_max`.
 
-    `files` are those of `file_bytes_min` at least. What was seen is noted below `folder` when it is
+    `missing` names up to MISSING_MAX of them. `files` are those of `file_bytes_min` at least. What was seen is noted below `folder` when it is
     much. The walk rests now and then, so that a process that has other things to do gets to them.
     Raises LimitError for over BLOCKS_MAX blocks.
     """
     seen = ScratchTable(folder)
     try:
-        return _weigh(source, root, seen, bytes_max, file_bytes_min)
+        return _weigh(source, root, seen, bytes_max, file_bytes_min, missing_max)
     finally:
         seen.close()
 
 
 def _weigh(
-    source: Weighable, root: CID, seen: ScratchTable, bytes_max: int | None, file_bytes_min: int
+    source: Weighable,
+    root: CID,
+    seen: ScratchTable,
+    bytes_max: int | None,
+    file_bytes_min: int,
+    missing_max: int,
 ) -> Weight:
-    total = blocks = 0
+    total = blocks = lacking = 0
     missing: list[CID] = []
     files: list[CID] = []
     waiting = [(root, False)]
-    while waiting and len(missing) < MISSING_MAX and (bytes_max is None or total <= bytes_max):
+    while waiting and lacking < missing_max and (bytes_max is None or total <= bytes_max):
         cid, is_in_file = waiting.pop()
         size = source.size(cid)
         if size is None:
-            missing.append(cid)
+            lacking += 1
+            missing += [cid] if lacking <= MISSING_MAX else []
             continue
         blocks += 1
         if blocks % BLOCKS_UNTIL_REST == 0:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from lichen.content.car import HEADER_BYTES_MAX, CarReader
 from lichen.content.cid import CID, IDENTITY
 from lichen.content.pins import AccountPins, Pin, over_quota
-from lichen.content.weigh import BLOCK_OVERHEAD_BYTES, weigh
+from lichen.content.weigh import BLOCK_OVERHEAD_BYTES, BLOCKS_MAX, weigh
 from lichen.gateway.api import parameters, signed, storage
 from lichen.gateway.api.errors import MediaTypeError
 from lichen.gateway.api.views import Uploaded
@@ -149,16 +149,24 @@ def _pin_roots(context: ApiContext, ingest: Ingest, roots: tuple[CID, ...]) -> t
 def _lease_part(
     context: ApiContext, account: Address, ingest: Ingest, roots: tuple[CID, ...]
 ) -> tuple[Pin, ...]:
-    """Keep what came of an upload for a day; it weighs on the first root. Pins stay as they are."""
-    now_ms, weight = context.now_ms(), ingest.new_bytes
+    """Keep what came of an upload until a day after its first part. Pins stay as they are.
+
+    The lease weighs what of the DAG was here with the first part, and what has come since. It is
+    not prolonged, so that nobody keeps for small change what others brought.
+    """
+    now_ms, folder = context.now_ms(), context.store.temporary_folder
+    more_bytes = ingest.new_bytes
     leases = []
     for root in dict.fromkeys(root for root in roots if root.hash_code != IDENTITY):
         own = context.store.pin_of(account, root)
-        if own is not None and not own.expires_ms:
-            continue
-        before = BLOCK_OVERHEAD_BYTES if own is None else own.bytes
-        leases.append(Pin(root, before + weight, now_ms, now_ms + LEASE_MS))
-        weight = 0
+        if own is None:
+            size = weigh(
+                ingest, root, folder, context.account_bytes_max, missing_max=BLOCKS_MAX
+            ).bytes
+            leases.append(Pin(root, size + BLOCK_OVERHEAD_BYTES, now_ms, now_ms + LEASE_MS))
+        elif own.expires_ms:
+            leases.append(Pin(root, own.bytes + more_bytes, own.added_ms, own.expires_ms))
+            more_bytes = 0
     return tuple(leases)
 
 
