@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import time
 
 import httpx
@@ -133,6 +135,16 @@ async def test_three_go_on_without_the_fourth_which_catches_up(world):
     await world.wait_equal(height)
     (height,) = await world.submit(lost, world.pay("dave"))
     await world.wait_equal(height)
+
+
+async def test_a_ledger_ends_with_its_cometbft_and_says_so(world):
+    member = world.members[1]
+    (comet,) = member.comets()
+    os.kill(comet, signal.SIGKILL)
+    assert member.process.wait(WAIT_S_MAX) != 0
+    assert "CometBFT ended" in (member.home / "log").read_text()
+    member.start()
+    member.wait_healthy()
 
 
 async def test_two_stop_and_say_so_and_go_on_when_the_others_are_back(world):

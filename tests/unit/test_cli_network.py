@@ -9,7 +9,7 @@ import pytest
 
 from lichen.cli import keys, profile
 from lichen.cli import options as cli_options
-from lichen.cli.network import create, folder, plan, ports, state
+from lichen.cli.network import command, create, folder, plan, ports, state
 from lichen.cli.network.processes import ProcessId
 from lichen.errors import CorruptionError, NotFoundError, UserError
 from lichen.gateway.config import load_gateway_config
@@ -145,6 +145,23 @@ def test_chosen_ports_are_different_and_outside_of_the_range_of_outgoing_connect
 def test_the_ledger_starts_first_and_the_gateway_last(network):
     names = [[service.name for service in stage] for stage in plan.stages(network)]
     assert names == [["ledger"], ["node-1", "node-2"], ["gateway"]]
+
+
+def test_validators_name_each_other_and_nodes_follow_different_ones(tmp_path):
+    made = create.create(tmp_path / "n", nodes=3, port=18082, faults=create.Faults(), validators=2)
+    assert made.ledgers() == ["ledger", "ledger-2"]
+    configs = [made.config(name) for name in made.ledgers()]
+    for own, other in (configs, configs[::-1]):
+        (peer,) = own["cometbft"]["peers"]
+        assert peer.endswith("@" + other["cometbft"]["p2p"])
+    genesis = folder.read_genesis(made.genesis)
+    assert (len(genesis.validators), genesis.sequencer) == (2, None)
+    urls = [made.url(name) for name in made.ledgers()]
+    assert [made.config(name)["ledger"] for name in made.nodes()] == [*urls, urls[0]]
+    assert [service.name for service in plan.stages(folder)[0]] == made.ledgers()
+    with pytest.raises(UserError, match="--validators 2"):
+        command.open_folder(made.root, None, None, "", 3)
+    command.open_folder(made.root, None, None, "", 2)
 
 
 @pytest.mark.parametrize("text", ["sloth=1", "slow=x", "slow=-1"])

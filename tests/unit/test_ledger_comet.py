@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from lichen.content.protobuf import bytes_field, uvarint, varint_field
-from lichen.encoding import from_canonical, to_json
+from lichen.encoding import from_canonical, sha256, to_json
 from lichen.errors import CorruptionError, LimitError, UserError
 from lichen.identity import KeyKind
 from lichen.ledger import (
@@ -22,7 +23,14 @@ from lichen.ledger import (
     network_id,
     sign_transaction,
 )
-from lichen.ledger.blocks import BLOCK_TRANSACTIONS_MAX, Header, block_hash
+from lichen.ledger.blocks import (
+    BLOCK_TRANSACTIONS_MAX,
+    Block,
+    Header,
+    block_hash,
+    encode_block,
+    transactions_hash,
+)
 from lichen.ledger.comet import files
 from lichen.ledger.comet import messages as m
 from lichen.ledger.comet.app import App, chain_id
@@ -329,6 +337,23 @@ def test_a_snapshot_that_was_not_agreed_on_is_not_restored(tmp_path):
     assert (target.head, target.app.height) == (before, 0)
     target.block([pay("alice", 0)])
     assert restore(target, source, offered, app_hash) == m.OFFER_ABORT
+
+
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=4), st.booleans())
+def test_chunks_that_a_liar_made_are_refused_whatever_is_in_them(chunks, begins_well):
+    target = Chain(Path("unused"))
+    header = Header(1, NETWORK, GENESIS_MS, 0, transactions_hash(()), bytes(32))
+    app_hash = block_hash(NETWORK, header)
+    if begins_well:
+        chunks = [encode_block(Block(header, ())), *chunks]
+    metadata = b"".join(map(sha256, chunks))
+    offered = m.Snapshot(9, 1, len(chunks), sha256(metadata), metadata)
+    assert answer(target.app.handle(m.OfferSnapshot(offered, app_hash)), 14).number(1) == 1
+    for index, chunk in enumerate(chunks):
+        last = answer(target.app.handle(m.ApplySnapshotChunk(index, chunk, "liar")), 16).number(1)
+        target.app.advance()
+    assert last == m.CHUNK_REJECT_SNAPSHOT
+    assert (target.app.height, target.head.hash) == (0, NETWORK)
 
 
 def test_the_last_snapshots_are_kept(tmp_path):

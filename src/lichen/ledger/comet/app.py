@@ -21,7 +21,7 @@ import msgspec
 
 from lichen import __version__
 from lichen.encoding import canonical, from_json
-from lichen.errors import CorruptionError, LedgerError, UserError
+from lichen.errors import CorruptionError, LedgerError, LichenError, UserError
 from lichen.ledger.blocks import BLOCK_TRANSACTION_BYTES_MAX, BLOCK_TRANSACTIONS_MAX
 from lichen.ledger.comet import messages as m
 from lichen.ledger.comet.pool import Pool, Proposal, Signatures
@@ -310,7 +310,7 @@ class App:
         self._restoring = None
         try:
             entries = restoring.entries(self.state.genesis, self.store)
-        except (UserError, CorruptionError):
+        except LichenError:  # whatever a stranger put into it
             return m.apply_snapshot_chunk(m.CHUNK_REJECT_SNAPSHOT)
         height = restoring.snapshot.height
         self.store.write({**entries, HEIGHT_KEY: height.to_bytes(8, "big")})
