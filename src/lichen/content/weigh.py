@@ -57,9 +57,9 @@ def weigh(
 ) -> Weight:
     """Walk a whole DAG, each block once; stop at `missing_max` missing ones, or above `bytes_max`.
 
-    `missing` names up to MISSING_MAX of them. `files` are those of `file_bytes_min` at least. What was seen is noted below `folder` when it is
-    much. The walk rests now and then, so that a process that has other things to do gets to them.
-    Raises LimitError for over BLOCKS_MAX blocks.
+    `missing` names up to MISSING_MAX of them, `files` those of `file_bytes_min` at least. What was
+    seen is noted below `folder` when it is much. The walk rests now and then, so that a process
+    that has other things to do gets to them. Raises LimitError for over BLOCKS_MAX blocks.
     """
     seen = ScratchTable(folder)
     try:
