@@ -10,6 +10,7 @@ past one of them.
 from __future__ import annotations
 
 import re
+import string
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -53,9 +54,14 @@ _RESPONSE = re.compile(
 )
 _HOPS = rb"|".join(sorted(HOP_BY_HOP))
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
-# A field that decides neither framing nor hops; and the two usual heads made of them, which need no
-# further look: a request without body whose first field is Host, a response with Content-Length.
-_PLAIN = rb"(?!(?i:host|content-length|" + _HOPS + rb"):)" + _TOKEN + rb"++:" + _VALUE
+# A field that decides neither framing nor hops, most often one that begins like none of those; and
+# the two usual heads made of them, which need no further look: a request without body whose first
+# field is Host, a response with Content-Length.
+_INITIALS = {name[:1].decode() for name in (b"host", b"content-length", *HOP_BY_HOP)}
+_OTHERS = "".join(sorted(set(string.ascii_lowercase) - _INITIALS))
+_OTHER = rb"[!#$%&'*+\-.^_`|~0-9" + (_OTHERS + _OTHERS.upper()).encode() + rb"]" + _TOKEN + rb"*+"
+_ANY_BUT = rb"(?!(?i:host|content-length|" + _HOPS + rb"):)" + _TOKEN + rb"++"
+_PLAIN = rb"(?:" + _OTHER + rb"|" + _ANY_BUT + rb"):" + _VALUE
 _USUAL_REQUEST = re.compile(
     rb"(?!CONNECT )([A-Z][A-Z\-]{0,23}+)"
     rb" ((/[\x21\x22\x24-\x3e\x40-\x7e]*+)(?:\?[\x21\x22\x24-\x7e]*+)?)"
