@@ -181,7 +181,7 @@ async def test_nodes_that_speak_for_others_or_are_silent_are_left_out(tmp_path, 
             started = time.monotonic()
             found = await gateway.get(f"/routing/v1/providers/{cid}")
             assert found.json() == {"Providers": []}
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 8
             other = CID.of(RAW, b"and this")
             assert (await gateway.get(f"/routing/v1/providers/{other}")).status_code == 200
         assert answer is not None or len(liar.heads) == 1  # who is silent is not waited for again

@@ -70,12 +70,12 @@ async def test_slow_name_servers_of_strangers_hold_up_nothing_else(
     answered = threading.Event()
 
     def look_up(*_: object, **__: object) -> list[object]:
-        answered.wait(10)
+        answered.wait(60)
         return [(0, 0, 0, "", ("1.1.1.1", 80))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     waiting = [asyncio.ensure_future(resolve_public("slow.example", 80)) for _ in range(100)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await asyncio.to_thread(lambda: 1) == 1
     assert not any(task.done() for task in waiting)
     answered.set()
