@@ -158,7 +158,7 @@ def test_validators_name_each_other_and_nodes_follow_different_ones(tmp_path):
     assert (len(genesis.validators), genesis.sequencer) == (2, None)
     urls = [made.url(name) for name in made.ledgers()]
     assert [made.config(name)["ledger"] for name in made.nodes()] == [*urls, urls[0]]
-    assert [service.name for service in plan.stages(folder)[0]] == made.ledgers()
+    assert [service.name for service in plan.stages(made)[0]] == made.ledgers()
     with pytest.raises(UserError, match="--validators 2"):
         command.open_folder(made.root, None, None, "", 3)
     command.open_folder(made.root, None, None, "", 2)
