@@ -51,12 +51,13 @@ library LichenReceipt {
     function _leadsTo(bytes32 root, bytes32 node, Path calldata path) private view returns (bool) {
         uint256 index = path.index;
         uint256 count = path.count;
+        bytes32[] calldata siblings = path.siblings;
         uint256 used = 0;
-        if (index >= count || path.siblings.length > SIBLINGS_MAX) return false;
+        if (index >= count || siblings.length > SIBLINGS_MAX) return false;
         while (count > 1) {
             if (index ^ 1 < count) {
-                if (used == path.siblings.length) return false;
-                bytes32 sibling = path.siblings[used++];
+                if (used == siblings.length) return false;
+                bytes32 sibling = siblings[used++];
                 node = index & 1 == 1
                     ? LichenProof.inner(sibling, node)
                     : LichenProof.inner(node, sibling);
@@ -64,6 +65,6 @@ library LichenReceipt {
             index >>= 1;
             count = count / 2 + count % 2;
         }
-        return used == path.siblings.length && node == root;
+        return used == siblings.length && node == root;
     }
 }

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 from tests.conformance.unixfs_cases import write
-from tests.integration.interop_world import find_kubo
+from tests.interop.world import find_kubo
 
 COMMAND_S_MAX = 180
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.conformance import evm as evms
+from tests.vectors import ledger as vectors
 
-from lichen.encoding import canonical, from_canonical
+from lichen.encoding import canonical, from_canonical, from_json
 from lichen.errors import UserError, VerificationError
 from lichen.identity import Address, KeyKind, PublicKey
 from lichen.ledger import tables
@@ -538,3 +539,101 @@ def test_a_contract_asks_what_is_in_a_networks_state_and_what_is_not(head):
         ]
     )
     assert answers == [True, True, False, False, False, False, False]
+
+
+# --- what is written down ------------------------------------------------------------------------
+
+VECTORS = from_json(vectors.FILE.read_bytes(), vectors.Vectors)
+
+
+def anchored(case):
+    return case.answer.header != ""  # the genesis's own state is known without any header
+
+
+def test_proofs_of_the_vectors_are_judged_as_they_say(evm, harness):
+    head = evm.deploy("LichenHead", bytes.fromhex(VECTORS.network), address_of(VECTORS.sequencer))
+    cases = [case for case in VECTORS.proofs if anchored(case)]
+    headers = [
+        (bytes.fromhex(case.answer.header), bytes.fromhex(case.answer.signature)) for case in cases
+    ]
+    signed_ = [answer is not None for answer in head.calls(("advance", one) for one in headers)]
+    claims = [
+        Claim(
+            bytes.fromhex(case.answer.state_root),
+            bytes.fromhex(case.answer.key),
+            None if case.answer.value is None else bytes.fromhex(case.answer.value),
+            [bytes.fromhex(one) for one in case.answer.siblings],
+            bytes.fromhex(case.answer.other),
+        )
+        for case in cases
+    ]
+    proved = harness.accepts(claim.call() for claim in claims)
+    both = [one and other for one, other in zip(signed_, proved, strict=True)]
+    assert both == [case.valid for case in cases]
+    assert not all(signed_)
+    assert not all(proved)
+
+
+def test_vouchers_and_receipts_of_the_vectors_are_judged_as_they_say(harness):
+    vouchers = [
+        voucher_call(
+            bytes.fromhex(case.network),
+            bytes.fromhex(case.channel),
+            int(case.cumulative),
+            bytes.fromhex(case.signature),
+            address_of(case.signer),
+        )
+        for case in VECTORS.vouchers
+    ]
+    assert harness.accepts(vouchers) == [case.valid for case in VECTORS.vouchers]
+    receipts = [
+        (
+            "inBatch",
+            (
+                bytes.fromhex(case.root),
+                bytes.fromhex(case.body),
+                (case.index, case.count, [bytes.fromhex(one) for one in case.path]),
+            ),
+        )
+        for case in VECTORS.receipts
+    ]
+    assert harness.accepts(receipts) == [case.valid for case in VECTORS.receipts]
+
+
+def address_of(text):
+    return Address.parse(text)
+
+
+GAS_MAX = {  # as contracts/README.md says
+    "a proof of 20 siblings": 15_000,
+    "a voucher": 5_000,
+    "a receipt": 17_000,
+    "a network's first header": 90_000,
+    "a header": 70_000,
+}
+
+
+def test_gas_is_within_what_is_written_down(harness, head):
+    key, value = tables.ACCOUNTS.prefix + key_of("a").address, canonical(Account(7, Amount(10**20)))
+    siblings = [bytes([depth]) * 32 for depth in range(20)]
+    path, node = hashlib.sha256(key).digest(), hashlib.sha256(value).digest()
+    node = hashlib.sha256(b"\0" + path + node).digest()
+    for depth in reversed(range(20)):
+        bit = path[depth // 8] >> (7 - depth % 8) & 1
+        pair = siblings[depth] + node if bit else node + siblings[depth]
+        node = hashlib.sha256(b"\1" + pair).digest()
+    voucher = sign_voucher(NETWORK, key_of("a"), bytes(32), 10**18)
+    leaves = [merkle.leaf_hash(bytes(1024))] * 4096
+    gas = {
+        "a proof of 20 siblings": harness.call("includesGas", node, key, value, siblings),
+        "a voucher": harness.call(
+            "voucherGas", NETWORK, bytes(32), 10**18, voucher.signature, key_of("a").address
+        ),
+        "a receipt": harness.call(
+            "inBatchGas", merkle.root(leaves), bytes(1024), (5, 4096, merkle.path(leaves, 5))
+        ),
+        "a network's first header": int(head.send("advance", *header_at(2**20))["gasUsed"], 16),
+        "a header": int(head.send("advance", *header_at(2**20 + 1))["gasUsed"], 16),
+    }
+    used = {n: g if isinstance(g, int) else int.from_bytes(g, "big") for n, g in gas.items()}
+    assert all(0.9 * GAS_MAX[name] < used[name] <= GAS_MAX[name] for name in GAS_MAX), used

@@ -17,6 +17,44 @@ contract Harness {
         return LichenProof.includes(root, key, value, siblings);
     }
 
+    function includesGas(bytes32 root, bytes calldata key, bytes calldata value, bytes32[] calldata siblings)
+        external
+        view
+        returns (uint256)
+    {
+        uint256 before = gasleft();
+        bool holds = LichenProof.includes(root, key, value, siblings);
+        uint256 used = before - gasleft();
+        require(holds);
+        return used;
+    }
+
+    function voucherGas(
+        bytes32 network,
+        bytes32 channel,
+        uint128 cumulative,
+        bytes calldata signature,
+        address signer
+    ) external view returns (uint256) {
+        uint256 before = gasleft();
+        bool holds = LichenVoucher.holds(network, channel, cumulative, signature, signer);
+        uint256 used = before - gasleft();
+        require(holds);
+        return used;
+    }
+
+    function inBatchGas(bytes32 root, bytes calldata body, LichenReceipt.Path calldata path)
+        external
+        view
+        returns (uint256)
+    {
+        uint256 before = gasleft();
+        bool holds = LichenReceipt.inBatch(root, body, path);
+        uint256 used = before - gasleft();
+        require(holds);
+        return used;
+    }
+
     function excludes(bytes32 root, bytes calldata key, bytes32[] calldata siblings, bytes calldata other)
         external
         view
