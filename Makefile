@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit test-hostile fuzz bench cometbft conformance conformance-cids docs format lock clean
+.PHONY: setup demo down check test test-unit test-hostile test-interop fuzz bench cometbft conformance conformance-cids docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -52,6 +52,11 @@ fuzz: setup
 # The attacks that take more machine than a test should: 10,000 connections, a million blocks.
 test-hostile: setup
 	$(BIN)/pytest -q -s tests/hostile
+
+# Content exchanged with other people's software: a real Kubo, a real Helia, nginx in front.
+test-interop: setup
+	$(BIN)/lichen setup
+	$(BIN)/pytest -q tests/interop
 
 # The official suite of IPFS gateways; Go installs it: make conformance SUITE="--only TestTar --verbose"
 SUITE ?=

@@ -18,7 +18,6 @@ from lichen.content.libp2p_key import public_key
 from lichen.content.profile import V1_2025
 from lichen.errors import LichenError, UserError
 from lichen.identity import KeyKind, PrivateKey
-from tests.integration.interop_world import make_certificate
 from tests.integration.retrieval_world import (
     NOT_FOUND,
     blocks_of,
@@ -29,6 +28,7 @@ from tests.integration.retrieval_world import (
     serving,
     stranger,
 )
+from tests.interop.world import make_certificate
 
 DATA = os.urandom(1_050_000)  # eleven leaves and a root
 

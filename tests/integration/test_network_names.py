@@ -17,7 +17,7 @@ from lichen.gateway.name_service import NameService
 from lichen.identity import KeyKind, PrivateKey
 from lichen.testing.network import Answer, LocalNetwork
 from tests.integration.dns_world import serving_beside, txt
-from tests.integration.interop_world import Kubo
+from tests.interop.world import Kubo
 
 RECORD_TYPE = "application/vnd.ipfs.ipns-record"
 S = 10**9

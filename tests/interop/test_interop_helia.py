@@ -6,7 +6,7 @@ import pytest
 
 from lichen.cli.network.ports import choose_free
 from lichen.content import CID, RAW
-from tests.integration.interop_world import (
+from tests.interop.world import (
     Helia,
     add_content,
     fetched_from,

@@ -15,7 +15,7 @@ import pytest
 from lichen.cdn.multiaddr import parse_origin
 from lichen.cli.network.ports import choose_free
 from lichen.content import CID, RAW
-from tests.integration.interop_world import (
+from tests.interop.world import (
     Kubo,
     add_content,
     fetched_from,

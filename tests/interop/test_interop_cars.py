@@ -20,7 +20,7 @@ from lichen.content import (
     export_car,
 )
 from lichen.content.cid import IDENTITY
-from tests.integration.interop_world import Kubo
+from tests.interop.world import Kubo
 
 NOBODY = "http://127.0.0.1:9"  # a router that is not there: all that is asked for was imported
 QUERIES = [
