@@ -47,9 +47,11 @@ def find_anvil(tools: Path) -> str:
 def compile_sources(tools: Path) -> dict[str, dict]:
     """Compile contracts/ and the test's own contracts; return {name: {abi, bytecode}}."""
     files = [*SOURCES.glob("*.sol"), *HERE.glob("*.sol")]
+    sources = {file.name: {"content": file.read_text("utf-8")} for file in files}
+    sources["README.sol"] = {"content": _example()}
     task = {
         "language": "Solidity",
-        "sources": {file.name: {"content": file.read_text("utf-8")} for file in files},
+        "sources": sources,
         "settings": {
             "evmVersion": EVM_VERSION,
             "optimizer": {"enabled": True, "runs": 10_000},
@@ -71,6 +73,13 @@ def compile_sources(tools: Path) -> dict[str, dict]:
     return {name: one for file in output["contracts"].values() for name, one in file.items()}
 
 
+def _example() -> str:
+    """Return the contract that contracts/README.md shows."""
+    _, _, rest = (SOURCES / "README.md").read_text("utf-8").partition("```solidity\n")
+    code, _, _ = rest.partition("```")
+    return f"// SPDX-License-Identifier: MIT\npragma solidity ^0.8.20;\n{code}"
+
+
 class Evm:
     """A chain of its own: an anvil process that ends with the test."""
 
@@ -85,7 +94,7 @@ class Evm:
             self._http = httpx.Client(
                 base_url=f"http://{self._address()}", timeout=ANSWER_S_MAX, trust_env=False
             )
-            self._account = self.ask([("eth_accounts", [])])[0]["result"][0]
+            self.account = self.ask([("eth_accounts", [])])[0]["result"][0]  # it has Ether
         except BaseException:
             self._process.kill()
             raise
@@ -123,7 +132,7 @@ class Evm:
 
     def transact(self, fields: dict) -> dict:
         """Send a transaction in a block of its own; return its receipt, or raise RevertedError."""
-        fields = {"from": self._account, "gas": hex(CALL_GAS_MAX), **fields}
+        fields = {"from": self.account, "gas": hex(CALL_GAS_MAX), **fields}
         (tried,) = self.ask([("eth_call", [fields, "latest"])])
         if _returned(tried) is None:
             raise RevertedError(tried["error"].get("data", ""))

@@ -23,13 +23,13 @@ from lichen.ledger import tables
 from lichen.ledger.blocks import Header
 from lichen.ledger.light import Verifier
 from lichen.ledger.proofs import Prover
-from lichen.ledger.transactions import CreateApp
+from lichen.ledger.transactions import CreateApp, Transfer
 from lichen.ledger.tree import Proof, Tree, verify_proof
-from lichen.ledger.types import Account, EpochRecord
+from lichen.ledger.types import Account, EpochRecord, GenesisAccount
 from lichen.ledger.voucher import Voucher, sign_voucher, verify_voucher, voucher_digest
 from lichen.market import merkle
 from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
-from lichen.units import AMOUNT_MAX, Amount
+from lichen.units import AMOUNT_MAX, FLK, Amount
 
 NETWORK = hashlib.sha256(b"a network").digest()
 HASH = st.binary(min_size=32, max_size=32)
@@ -539,6 +539,25 @@ def test_a_contract_asks_what_is_in_a_networks_state_and_what_is_not(head):
         ]
     )
     assert answers == [True, True, False, False, False, False, False]
+
+
+def test_the_contract_of_the_readme_lets_holders_in_and_nobody_else(evm):
+    sender = Address.parse(evm.account)
+    alice = GenesisAccount(key_of("alice").address, Amount(2 * FLK))
+    rich = msgspec.structs.replace(GENESIS, accounts=(alice, GenesisAccount(sender, Amount(FLK))))
+    ledger = MemoryLedger(rich, SEQUENCER)
+    head = evm.deploy("LichenHead", ledger.network, SEQUENCER.address)
+    door = evm.deploy("ForFlkHolders", bytes.fromhex(head.address[2:]))
+    ledger.submit(key_of("alice"), Transfer(key_of("bob").address, Amount(1)))
+    answers = [
+        Prover().prove(ledger.state, tables.ACCOUNTS.prefix + address)
+        for address in (sender, alice.address)
+    ]
+    head.send("advance", bytes.fromhex(answers[0].header), bytes.fromhex(answers[0].signature))
+    own, hers = ((1, bytes.fromhex(one.value), one.proof().siblings) for one in answers)
+    door.send("enter", *own)
+    with pytest.raises(evms.RevertedError):
+        door.send("enter", *hers)
 
 
 # --- what is written down ------------------------------------------------------------------------
