@@ -180,7 +180,7 @@ def test_what_is_needed_between_marking_and_deleting_is_not_deleted(store):
         while not collection.mark(time.monotonic() + 1):
             pass
         store.pin(ROOT)
-        store._sweep(collection)
+        store._sweeper.sweep(collection)
         assert is_whole(store)
         steps(store, collection, STEPS_MAX)
     assert is_whole(store)

@@ -52,7 +52,10 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Index:
-    """Reads are safe from any thread; one thread at a time writes."""
+    """Reads are safe from any thread; one thread at a time writes.
+
+    `used` are the bytes of all blocks and files, `dropped` the files that are gone.
+    """
 
     def __init__(self, path: str, map_bytes: int) -> None:
         self._path = os.path.join(path, "data.mdb")
@@ -71,6 +74,8 @@ class Index:
             self._meta = self._env.open_db(b"meta")
             self.pins = PinTables(self._env)
             self._check_format()
+            with self._env.begin(db=self._meta) as txn:
+                self.used = self._used(txn)
             with self._env.begin(db=self._gone) as txn:
                 self.dropped = frozenset(txn.cursor().iternext(keys=True, values=False))
 
@@ -150,12 +155,6 @@ class Index:
         with self._env.begin(db=self._files) as txn:
             return set(txn.cursor().iternext(keys=True, values=False))
 
-    def used_bytes(self) -> int:
-        """Return the bytes of all blocks and files."""
-        with self._env.begin(db=self._meta) as txn:
-            value = txn.get(b"used")
-        return 0 if value is None else int(_SIZE.unpack(value)[0])
-
     @contextlib.contextmanager
     def write(self) -> Iterator[IndexWriter]:
         """Run one transaction: durable when this returns, without effect when it raises."""
@@ -175,6 +174,7 @@ class Index:
                     used = self._used(txn) + writer.used_delta
                     txn.put(b"used", _SIZE.pack(max(0, used)), db=self._meta)
             self.dropped = writer.dropped
+            self.used = max(0, self.used + writer.used_delta)
         except MachineError as error:
             # LMDB calls a write that the disk cut short an input/output error.
             need = ROOM_BYTES_MIN + max(0, writer.used_delta if writer else 0)

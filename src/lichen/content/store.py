@@ -10,14 +10,12 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 from lichen.content import reader, unixfs
 from lichen.content.car import CarReader, Readable
 from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
-from lichen.content.collect import Collection, Phase
 from lichen.content.disk import (
     FULL_HINT,
     DiskFullError,
@@ -32,7 +30,9 @@ from lichen.content.ingest import SMALL_FILE_BYTES_MAX, Ingest
 from lichen.content.keeps import Keeps
 from lichen.content.profile import V1_2025, Profile
 from lichen.content.recent import Recent
+from lichen.content.sweeper import Sweeper
 from lichen.content.tree import Added, TreeImport
+from lichen.content.turns import Turns
 from lichen.content.weigh import Weight, weigh
 from lichen.errors import CorruptionError, PeerUnavailableError, UserError
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from lichen.content.collect import Collection
     from lichen.content.pins import Pin
 
 PINS_PER_PAGE = 1024
 STEP_S = 0.02
-GIVE_WAY_S = 0.001
 HASH_THREADS = 2
 SYNC_THREADS = 2
 MAP_BYTES_MAX = 16 << 40
@@ -69,15 +69,14 @@ class BlockStore:
         self._flats.collect_leftovers(self._index.files())
         self.hash_threads = ThreadPoolExecutor(HASH_THREADS, "content-hash")
         self.sync_threads = ThreadPoolExecutor(SYNC_THREADS, "content-sync")
-        self._write_lock = threading.RLock()
+        self._turns = Turns()
         self._space_lock = threading.Lock()
-        self._collect_lock = threading.Lock()
-        self._step_lock = threading.Lock()
-        self._is_closed = False
-        self._waiting = 0
         self._keeps = Keeps()
         self._recent = Recent()
-        self._used_bytes = self._index.used_bytes()
+        self._sweeper = Sweeper(
+            self._index, self._flats, self._keeps, self._turns, self.get_block_quietly,
+            self.temporary_folder,
+        )  # fmt: skip
         self._reserved_bytes = 0
         self._notes = 0
         self.refusals = 0  # additions for which there was no room
@@ -105,8 +104,7 @@ class BlockStore:
 
     def close(self) -> None:
         """Close the store; no thread may be using it, except for a collection, which ends."""
-        with self._step_lock:
-            self._is_closed = True
+        self._sweeper.close()
         self.hash_threads.shutdown()
         self.sync_threads.shutdown()
         self._flats.close()
@@ -215,21 +213,6 @@ class BlockStore:
         finally:
             self._keeps.let_go(cid)
 
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Take the write lock, before a collection does so again."""
-        with self._space_lock:
-            self._waiting += 1
-        try:
-            self._write_lock.acquire()
-        finally:
-            with self._space_lock:
-                self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._write_lock.release()
-
     def get_block_quietly(self, cid: CID) -> bytes | None:
         """Return a block without counting it as used."""
         found = self._index.get(cid.multihash)
@@ -320,14 +303,14 @@ class BlockStore:
 
     def pin(self, cid: CID) -> None:
         """Keep everything below a CID from being collected."""
-        with self._turn():
+        with self._turns.take():
             with self._index.write() as writer:
                 writer.pins.put(cid)
             self._keeps.keep((cid,))
 
     def unpin(self, cid: CID) -> bool:
         """Let go of a pin; tell whether there was one."""
-        with self._turn(), self._index.write() as writer:
+        with self._turns.take(), self._index.write() as writer:
             return writer.pins.drop(cid)
 
     def pins(self) -> list[CID]:
@@ -361,14 +344,14 @@ class BlockStore:
 
         Raises QuotaError when all its pins would weigh over `bytes_max` together.
         """
-        with self._turn():
+        with self._turns.take():
             with self._index.write() as writer:
                 writer.pins.put_of(account, pin, bytes_max)
             self._keeps.keep((pin.cid,))
 
     def unpin_for(self, account: bytes, cid: CID) -> bool:
         """Let go of an account's pin; tell whether there was one. Others' pins stay."""
-        with self._turn(), self._index.write() as writer:
+        with self._turns.take(), self._index.write() as writer:
             return writer.pins.drop_of(account, cid)
 
     def pin_of(self, account: bytes, cid: CID) -> Pin | None:
@@ -391,7 +374,7 @@ class BlockStore:
         with self._index.read_pins() as txn:
             expired = self._index.pins.expired(txn, now_ms, PINS_PER_PAGE)
         if expired:
-            with self._turn(), self._index.write() as writer:
+            with self._turns.take(), self._index.write() as writer:
                 for account, cid in expired:
                     writer.pins.drop_expired_of(account, cid, now_ms)
         return len(expired)
@@ -423,38 +406,16 @@ class BlockStore:
         `only` spares all that is not below a CID, `spare_recent` what was read or added lately, and
         what is below `needed` stays; it ends once `bytes_min` are freed.
         """
-        with self._collect_lock:
-            recent = self._recent if spare_recent else None
-            collection = Collection(
-                self._index, self._keeps, self.get_block_quietly, self.temporary_folder,
-                only=only, bytes_min=bytes_min, recent=recent, needed=needed,
-            )  # fmt: skip
-            try:
-                yield collection
-                self._use_freed_pages(collection)
-            finally:
-                collection.close()
-
-    def _use_freed_pages(self, collection: Collection) -> None:
-        """Let the next addition have the index's room, on a disk that has no other."""
-        with self._step_lock:
-            if collection.freed_bytes and not self._is_closed:
-                with self._turn():
-                    self._index.turn_over()
+        recent = self._recent if spare_recent else None
+        with self._sweeper.collecting(only, bytes_min, recent, needed) as collection:
+            yield collection
 
     def collect_step(self, collection: Collection, step_s: float = STEP_S) -> bool:
         """Carry a collection on for about that long; tell whether there is more to do.
 
         Each deletion is one short transaction, for which additions wait. Raises DiskFullError.
         """
-        until_s = time.monotonic() + step_s
-        with self._step_lock:
-            while not self._is_closed and collection.phase is not Phase.DONE:
-                if collection.mark(until_s):
-                    self._sweep(collection)
-                if time.monotonic() >= until_s:
-                    break
-            return not self._is_closed and collection.phase is not Phase.DONE
+        return self._sweeper.step(collection, step_s)
 
     def _collect_at_once(self, only: CID | None) -> int:
         with self.collecting(only=only) as collection:
@@ -462,60 +423,18 @@ class BlockStore:
                 pass
             return collection.freed_bytes
 
-    def _sweep(self, collection: Collection) -> None:
-        """Delete a little, unless something came to be kept meanwhile."""
-        graves: list[str] = []
-        with self._write_lock:
-            doomed = collection.choose()
-            if not self._keeps.doom(frozenset(doomed.names)):
-                return
-            try:
-                freed_bytes = self._drop(collection.phase, doomed.names)
-                if collection.phase is Phase.FILES:
-                    graves = self._bury(doomed.names)
-            finally:
-                self._keeps.spare()
-            swept = collection.deleted(doomed, freed_bytes)
-            if swept:
-                with self._index.write() as writer:
-                    writer.forget_dropped(swept)
-        self._unlink(graves)
-        if self._waiting:  # locks are not fair: who waits would be overtaken again and again
-            time.sleep(GIVE_WAY_S)
-
-    def _bury(self, files: Iterable[bytes]) -> list[str]:
-        graves = [self._flats.bury(file, self.temporary_folder) for file in files]
-        return [grave for grave in graves if grave is not None]
-
-    @staticmethod
-    def _unlink(graves: list[str]) -> None:
-        for grave in graves:
-            os.unlink(grave)
-
-    def _drop(self, phase: Phase, names: list[bytes]) -> int:
-        if not names:
-            return 0
-        with self._index.write() as writer:
-            if phase is Phase.FILES:
-                writer.drop_files(names)
-            else:
-                for multihash in names:
-                    writer.drop_block(multihash)
-        self._used_bytes = self._index.used_bytes()
-        return -writer.used_delta
-
     @property
     def usage_bytes(self) -> int:
         """Return the bytes of all blocks and files."""
-        return self._used_bytes
+        return self._index.used
 
     def room_bytes(self) -> int:
         """Return how much could be stored in all: the capacity, or less on a smaller disk."""
-        return min(self.capacity_bytes, self._used_bytes + free_bytes(self.temporary_folder))
+        return min(self.capacity_bytes, self._index.used + free_bytes(self.temporary_folder))
 
     def filled_percent(self) -> int:
         """Return how full the store is."""
-        return self._used_bytes * 100 // max(1, self.room_bytes())
+        return self._index.used * 100 // max(1, self.room_bytes())
 
     # What an Ingest needs
 
@@ -561,7 +480,7 @@ class BlockStore:
     def reserve(self, size: int) -> None:
         """Set space aside; raise DiskFullError beyond the capacity."""
         with self._space_lock:
-            if self._used_bytes + self._reserved_bytes + size > self.capacity_bytes:
+            if self._index.used + self._reserved_bytes + size > self.capacity_bytes:
                 self.refusals += 1
                 raise DiskFullError(
                     f"the content store's {self.capacity_bytes} bytes are used up", hint=FULL_HINT
@@ -579,7 +498,7 @@ class BlockStore:
 
         `added` is what is new, `scattered` the files that the transaction drops.
         """
-        with disk_errors(), self._turn():
+        with disk_errors(), self._turns.take():
             placed: list[bytes] = []
             try:
                 for file, temporary in temporaries.items():
@@ -595,8 +514,7 @@ class BlockStore:
                         self._flats.remove(file)
                 raise
             self._keeps.keep(added)
-            self._used_bytes = self._index.used_bytes()
-            graves = self._bury(scattered)
-        self._unlink(graves)
+            graves = self._sweeper.bury(scattered)
+        self._sweeper.unlink(graves)
         self._recent.add_all(temporaries)
         self._recent.add_all(cid.multihash for cid in added)
