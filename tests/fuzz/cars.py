@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import tempfile
 
 import libipld
 
@@ -14,7 +13,7 @@ from lichen.content.cid import DAG_PB, IDENTITY, RAW
 from lichen.content.dag import links_of
 from lichen.errors import LichenError
 from tests.fuzz.graphs import BEGIN, Graph
-from tests.fuzz.kit import Counted, Dice, outcome, refusals, require, target
+from tests.fuzz.kit import Counted, Dice, outcome, refusals, require, scratch, target
 
 LEAF = CID.of(RAW, b"leaf")
 SMALL = b"".join(write_car([LEAF], [(LEAF, b"leaf")]))
@@ -66,8 +65,7 @@ def car(data: bytes) -> None:
 
 @functools.cache
 def _store() -> BlockStore:
-    folder = tempfile.mkdtemp(prefix="lichen-fuzz-", dir="/dev/shm")
-    return BlockStore.open(folder, capacity_bytes=CAPACITY_BYTES)
+    return BlockStore.open(scratch(), capacity_bytes=CAPACITY_BYTES)
 
 
 def _mutated(car_bytes: bytes, dice: Dice) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +64,13 @@ def refusals(status_max: int = 499) -> Iterator[None]:
     except LichenError as error:
         require(error.status <= status_max, repr(error))
         require(len(error.what) < 2000, "an error repeats its input")
+
+
+def scratch() -> Path:
+    """Make a folder for this process; the runner removes it, and so does the process's end."""
+    folder = tempfile.mkdtemp(prefix="lichen-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def outcome(work: Callable[[], object]) -> object:

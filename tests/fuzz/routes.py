@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import re
-import shutil
-import tempfile
-from pathlib import Path
 
 from lichen.cdn.dnslink import choose, dns_name, inline, outline
 from lichen.cdn.multiaddr import parse_http, parse_origin, protocol_names, split_multiaddr
@@ -17,7 +13,7 @@ from lichen.errors import LichenError, PeerError
 from lichen.wire import Asgi, Ready
 from lichen.wire.answers import Work
 from lichen.wire.heads import parse_request, parse_response
-from tests.fuzz.kit import BrokenPromiseError, refusals, require, target
+from tests.fuzz.kit import BrokenPromiseError, refusals, require, scratch, target
 from tests.unit.test_gateway_front import World
 
 HEAD_BYTES_MAX = 2048
@@ -102,9 +98,7 @@ def dnslink(data: bytes) -> None:
 
 @functools.cache
 def _world() -> World:
-    folder = tempfile.mkdtemp(prefix="lichen-fuzz-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return World(Path(folder))
+    return World(scratch())
 
 
 CID = b"bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.fuzz import all as _all
@@ -77,7 +78,12 @@ def _fuzz(target: Target, seconds: int) -> tuple[bool, int, str]:
         f"-artifact_prefix={WORK}/{target.name}/found-",
         str(corpus), *([str(seeds)] if seeds.is_dir() else []),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, check=False, timeout=seconds + 120)
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(prefix="lichen-fuzz-", dir=memory) as folder:
+        environment = {**os.environ, "TMPDIR": folder}
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=seconds + 120, env=environment
+        )
     said = done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
     found = EXECUTIONS.search(said)
     return done.returncode == 0, int(found[1]) if found else 0, said

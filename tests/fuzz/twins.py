@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
 from urllib.parse import quote
 
 from lichen.cdn.forms.base import Conditions, Place
@@ -19,7 +16,7 @@ from lichen.wire import Ready
 from lichen.wire.answers import Work
 from lichen.wire.heads import parse_request, parse_response
 from tests.fuzz.graphs import BEGIN, NAMES, Graph
-from tests.fuzz.kit import Counted, Dice, require, target
+from tests.fuzz.kit import Counted, Dice, require, scratch, target
 
 CAPACITY_BYTES = 1 << 27
 QUERIES = ("", "", "", "format=raw")
@@ -29,9 +26,7 @@ COMPARED = (b"etag", b"content-type", b"content-range", b"location", b"cache-con
 
 @functools.cache
 def _store() -> BlockStore:
-    folder = tempfile.mkdtemp(prefix="lichen-fuzz-", dir="/dev/shm")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return BlockStore.open(folder, capacity_bytes=CAPACITY_BYTES)
+    return BlockStore.open(scratch(), capacity_bytes=CAPACITY_BYTES)
 
 
 def _fill(store: BlockStore, graph: Graph) -> None:
