@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from lichen.ledger.views import View
     from lichen.market.receipt_log import ReceiptLog
     from lichen.runtime.bwrap import Bubblewrap
+    from lichen.runtime.exact.pool import ExactPool
+    from lichen.runtime.exact.tenant import ExactTenant
     from lichen.runtime.exits import ExitKind, ExitReason
+    from lichen.runtime.logs import LogLine
     from lichen.runtime.meter import Cost, Run
     from lichen.runtime.pool import Pool as TenantPool
     from lichen.runtime.sandbox import Command, Job, NoSandbox
@@ -138,10 +141,19 @@ class Sandbox(Protocol):
 
 
 class Tenant(Protocol):
-    """One tenant's process: never used for another, bounded and metered from outside."""
+    """One tenant's function, running: nothing of it is ever seen by another tenant's.
+
+    `exited` resolves when it runs no more, `last_used` is on the monotonic clock.
+    """
 
     socket_path: str
     exited: asyncio.Future[ExitReason]
+    last_used: float
+
+    @property
+    def in_flight(self) -> int:
+        """How many runs have begun and not ended."""
+        ...
 
     def begin(self) -> Run:
         """Begin a run."""
@@ -151,18 +163,34 @@ class Tenant(Protocol):
         """End it and say what it cost."""
         ...
 
-    def stop(self, kind: ExitKind) -> None:
-        """Kill the process."""
+    async def responsive(self, timeout_s: float) -> bool:
+        """Tell whether it still turns: a run that is late in one that does not is stuck."""
+        ...
+
+    def on_log(self, callback: Callable[[LogLine], None]) -> None:
+        """Hear of its console lines."""
+        ...
+
+    def stop(self, kind: ExitKind = "stopped") -> None:
+        """End it now."""
         ...
 
 
 class Runtime(Protocol):
-    """Runs functions of one kind: a process per tenant, claimed ready-made."""
+    """Runs functions of one kind. `tier` and `profile` stand in the receipts of its runs."""
 
-    tier: str
+    @property
+    def tier(self) -> str:
+        """What confines a function."""
+        ...
+
+    @property
+    def profile(self) -> str:
+        """Which engine runs it, exactly."""
+        ...
 
     async def claim(self, spec: TenantSpec) -> Tenant:
-        """Give a process to a tenant, for good."""
+        """Start a tenant's function."""
         ...
 
 
@@ -204,6 +232,9 @@ if TYPE_CHECKING:
         return bwrap, none
 
     def _runtimes(pool: TenantPool, tenant: WorkerdTenant) -> tuple[Runtime, Tenant]:
+        return pool, tenant
+
+    def _exact(pool: ExactPool, tenant: ExactTenant) -> tuple[Runtime, Tenant]:
         return pool, tenant
 
     def _market(log: ReceiptLog, payer: Submitter) -> tuple[ReceiptKeeper, Payer]:

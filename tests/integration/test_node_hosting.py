@@ -7,6 +7,7 @@ import pytest
 from lichen.content import CID, RAW
 from lichen.errors import NotFoundError
 from lichen.ledger.transactions import CreateApp, PublishRelease
+from lichen.ledger.types import Runtime
 from lichen.node.errors import UnknownFunctionError
 from lichen.node.hosting import Hosting, crash_of
 from lichen.testing.ledger import MemoryLedger, genesis_of, key_of
@@ -28,7 +29,7 @@ class World:
         self.lines = asyncio.Queue()
         self.hosting = Hosting(
             self.ledger.view,
-            pool,
+            {Runtime.JS: pool},
             self.fetch,
             lambda hosted, line: self.lines.put_nowait((hosted.id, line.text)),
             idle_s=idle_s,

@@ -27,7 +27,7 @@ def fault_of(text: str) -> ManifestError:
 
 def test_every_example_is_a_valid_manifest():
     found = sorted((REPOSITORY / "examples").glob("*/lichen.toml"))
-    assert [path.parent.name for path in found] >= ["hello", "site", "ssr"]
+    assert {path.parent.name for path in found} >= {"exact", "hello", "site", "ssr"}
     for path in found:
         assert manifest.load(path.parent).manifest.name == path.parent.name
 

@@ -83,7 +83,7 @@ def test_init_refuses_names_that_no_app_can_have(tmp_path):
 def test_an_unknown_template_names_the_known_ones(tmp_path):
     with pytest.raises(UserError) as caught:
         templates.create("wasm", tmp_path, "app")
-    assert caught.value.hint == "templates: hono, ssr, static"
+    assert caught.value.hint == "templates: hono, ssr, static, exact"
 
 
 def test_the_command_prints_the_files_as_json(tmp_path, monkeypatch, capsys):
@@ -170,7 +170,8 @@ def test_a_missing_path_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("line", "name"),
     [
-        ('runtime = "exact"', "runtime = 'exact'"),
+        ('runtime = "wasm"', "runtime = 'wasm'"),
+        ('runtime = "exact"\nmin_tier = "process"', "min_tier = 'process' with runtime = 'exact'"),
         ('verify = "2-of-3"', "verify = '2-of-3'"),
         ('schedule = ["* * * * *"]', "schedule"),
         ('min_tier = "microvm"', "min_tier = 'microvm'"),

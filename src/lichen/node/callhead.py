@@ -22,6 +22,7 @@ RUN: Final = b"lichen-run"
 CEILING: Final = b"lichen-ceiling"
 NODE: Final = b"lichen-node"
 TENANT_ERROR: Final = b"lichen-error"
+EXACT: Final = b"lichen-exact"  # what a worker of exact functions reports of a run
 PRIVATE_FIELDS: Final = (SESSION, FUNCTION, CEILING, NODE, TENANT_ERROR, b"lichen-ping")
 CALL_FIELDS: Final = (SESSION, FUNCTION, CEILING, RUN)  # the order in which a gateway writes them
 

@@ -42,3 +42,29 @@ class BusyNodeError(PeerUnavailableError):
     """The node cannot take more work now."""
 
     code = "node-busy"
+
+
+class UnofferedRuntimeError(PeerUnavailableError):
+    """This node has no runtime of the function's kind."""
+
+    code = "runtime-not-offered"
+
+
+class FunctionOutOfFuelError(LimitError):
+    """An exact function used all the fuel that its `timeout_ms` allows."""
+
+    code = "function-out-of-fuel"
+    status = 500
+
+
+class FunctionOutOfMemoryError(LimitError):
+    """An exact function used all the memory that its `memory_mb` allows."""
+
+    code = "function-out-of-memory"
+    status = 500
+
+
+class FunctionIndeterminateError(PeerUnavailableError):
+    """An exact function's run has no result that other nodes could agree with."""
+
+    code = "function-indeterminate"

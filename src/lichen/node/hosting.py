@@ -1,4 +1,4 @@
-"""The functions that this node hosts: their code, their one process each, and its meter.
+"""The functions that this node hosts: their code, the runtime of each, and its meter.
 
 A function of a release is known by `app/release/name`. Its code is fetched when the release is
 published, its process claimed from the pool with the first request; it ends when it was idle for
@@ -15,20 +15,26 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from lichen.errors import LichenError
-from lichen.node.errors import FunctionCrashedError, UnknownFunctionError
-from lichen.runtime.pool import TenantSpec
+from lichen.ledger.types import Runtime as Kind
+from lichen.node.errors import (
+    FunctionCrashedError,
+    FunctionFailedError,
+    UnknownFunctionError,
+    UnofferedRuntimeError,
+)
+from lichen.runtime.errors import LoadError
+from lichen.runtime.logs import LogLine
+from lichen.runtime.tenant import TenantSpec
 from lichen.wire import Pool, PoolLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from lichen.content import CID
     from lichen.identity import Address
+    from lichen.interfaces import Runtime, Tenant
     from lichen.ledger.types import FunctionSpec
     from lichen.ledger.views import View
-    from lichen.runtime.logs import LogLine
-    from lichen.runtime.pool import Pool as TenantPool
-    from lichen.runtime.pool import Tenant
 
 CODE_BYTES_MAX = 10 * 2**20
 CONNECTIONS_PER_TENANT_MAX = 256
@@ -45,11 +51,11 @@ log = structlog.get_logger()
 
 
 class Hosted:
-    """One function on this node. `upstream` is set while its process is up."""
+    """One function on this node. `upstream` is set while it is up; `exact` is its runtime."""
 
     __slots__ = (
-        "app", "crashed_at", "crashes", "id", "owner", "spec", "starting", "template", "tenant",
-        "timeout_s", "upstream",
+        "app", "crashed_at", "crashes", "exact", "id", "owner", "spec", "starting", "template",
+        "tenant", "timeout_s", "upstream",
     )  # fmt: skip
 
     def __init__(self, identifier: str, owner: Address, spec: FunctionSpec) -> None:
@@ -58,6 +64,7 @@ class Hosted:
         self.timeout_s = spec.timeout_ms / 1000
         self.owner = owner
         self.spec = spec
+        self.exact = spec.runtime is Kind.EXACT
         self.template: dict[str, Any] = {}
         self.upstream: Pool | None = None
         self.tenant: Tenant | None = None
@@ -90,14 +97,14 @@ class Hosting:
     def __init__(
         self,
         view: View,
-        pool: TenantPool,
+        runtimes: Mapping[Kind, Runtime],
         fetch: Callable[[CID, int], Awaitable[bytes]],
         on_log: Callable[[Hosted, LogLine], None],
         *,
         idle_s: int,
     ) -> None:
         self._view = view
-        self._pool = pool
+        self._runtimes = runtimes
         self._fetch = fetch
         self._on_log = on_log
         self._idle_s = idle_s
@@ -133,6 +140,13 @@ class Hosting:
         for key in [key for key, hosted in self._hosted.items() if hosted.tenant is None]:
             del self._hosted[key]
 
+    def runtime_of(self, hosted: Hosted) -> Runtime:
+        """Return what runs a function; raise UnofferedRuntimeError when this node has no such."""
+        runtime = self._runtimes.get(hosted.spec.runtime)
+        if runtime is None:
+            raise UnofferedRuntimeError(f"this node does not run {hosted.spec.runtime} functions")
+        return runtime
+
     def start(self, hosted: Hosted) -> asyncio.Future[Pool]:
         """Return the start under way, begun now if there is none; many callers share it."""
         if hosted.starting is None:
@@ -146,14 +160,19 @@ class Hosting:
             done.exception()  # every waiter got it; the event loop need not warn
 
     async def _start(self, hosted: Hosted) -> Pool:
+        runtime = self.runtime_of(hosted)
         code = await self._fetch(hosted.spec.code, CODE_BYTES_MAX)
         spec = TenantSpec(
             name=hosted.id,
             owner=str(hosted.owner),
             code=code,
             memory_mb=hosted.spec.memory_mb,
+            timeout_ms=hosted.spec.timeout_ms,
         )
-        tenant = await self._pool.claim(spec)
+        try:
+            tenant = await runtime.claim(spec)
+        except LoadError as error:
+            raise self._not_loaded(hosted, error) from error
         tenant.on_log(lambda line: self._on_log(hosted, line))
         limits = PoolLimits(
             connections_max=CONNECTIONS_PER_TENANT_MAX, idle_max=CONNECTIONS_PER_TENANT_MAX
@@ -162,6 +181,13 @@ class Hosting:
         hosted.upstream = Pool(f"unix:{tenant.socket_path}", limits=limits)
         tenant.exited.add_done_callback(lambda _: self._ended(hosted, tenant))
         return hosted.upstream
+
+    def _not_loaded(self, hosted: Hosted, error: LoadError) -> FunctionFailedError:
+        """Tell the owner why the code does not load, and others that it does not."""
+        self._on_log(hosted, LogLine("error", error.what, time.time_ns() // 1_000_000))
+        return FunctionFailedError(
+            "the function cannot be loaded", hint="its owner sees why with `lichen logs`"
+        )
 
     def _ended(self, hosted: Hosted, tenant: Tenant) -> None:
         if hosted.tenant is not tenant:

@@ -16,14 +16,11 @@ from lichen.errors import LichenError, NotAllowedError, UserError
 from lichen.market.pricing import charge
 from lichen.market.receipt import request_hasher
 from lichen.market.receipt_log import PENDING_MAX
-from lichen.node.callhead import CALL_FIELDS, NODE, RUN, TENANT_ERROR
-from lichen.node.errors import (
-    BusyNodeError,
-    FunctionFailedError,
-    FunctionRestingError,
-    FunctionTimeoutError,
-)
+from lichen.node.callhead import CALL_FIELDS, EXACT, NODE, RUN, TENANT_ERROR
+from lichen.node.errors import BusyNodeError, FunctionRestingError, FunctionTimeoutError
+from lichen.node.exactly import failure, failure_of_worker
 from lichen.node.hosting import crash_of
+from lichen.runtime.exact.answers import read_report
 from lichen.wire import Fault, Forward, Outcome, Ready, RequestHead, ResponseHead
 from lichen.wire.problem import problem_ready
 
@@ -31,13 +28,14 @@ if TYPE_CHECKING:
     import hashlib
     from collections.abc import Awaitable
 
+    from lichen.interfaces import Tenant
     from lichen.node.callhead import CallHead
     from lichen.node.config import NodeConfig
     from lichen.node.hosting import Hosted, Hosting
     from lichen.node.sessions import ChannelAccount, Sessions
     from lichen.node.till import Till
+    from lichen.runtime.exact.answers import Report
     from lichen.runtime.meter import Run
-    from lichen.runtime.pool import Tenant
     from lichen.wire import Pool
 
 RUN_ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{12}")
@@ -58,8 +56,6 @@ class Invocations:
         sessions: Sessions,
         hosting: Hosting,
         till: Till,
-        tier: str,
-        profile: str,
     ) -> None:
         self.prices = config.prices
         self.hosting = hosting
@@ -74,8 +70,6 @@ class Invocations:
         self._sessions = sessions
         self._common = {
             "network": network.hex(),
-            "profile": profile,
-            "tier": tier,
             "node": str(node),
             "verification": {
                 "mode": "none", "committee": [], "verdict": "unverified",
@@ -129,7 +123,10 @@ class Invocations:
         """Return the parts of a receipt that all runs of a function share."""
         if not hosted.template:
             app, release, name = hosted.id.split("/", 2)
+            runtime = self.hosting.runtime_of(hosted)
             hosted.template = self._common | {
+                "profile": runtime.profile,
+                "tier": runtime.tier,
                 "function": {
                     "cid": str(hosted.spec.code), "app": app, "release": int(release), "name": name,
                 }
@@ -143,6 +140,7 @@ class Invocation(Forward):
     response_head_bytes_max = RESPONSE_HEAD_BYTES_MAX
     _replacement: Ready | None = None
     _metered: Run | None = None
+    _report: Report | None = None
     _tenant: Tenant | None = None
     _asked: hashlib._Hash | None = None
     _answered: hashlib._Hash | None = None
@@ -206,22 +204,21 @@ class Invocation(Forward):
     def on_response_head(self, head: ResponseHead) -> bytes | Ready:
         """Say which run and node this was; turn a thrown error into a problem document."""
         if head.block.lower().find(b"lichen-") >= 0:
-            head.remove(*CALL_FIELDS, NODE)  # a function may not speak for its node
+            if self._hosted.exact:
+                self._report = read_report(head.get(EXACT) or b"")
+            head.remove(*CALL_FIELDS, NODE, EXACT)  # a function may not speak for its node
             error = head.get(TENANT_ERROR)
             if error:
-                return self._answer(
-                    FunctionFailedError(
-                        "the function failed", hint="its owner sees why with `lichen logs`"
-                    )
-                )
+                return self._answer(failure(self._report))
         return b"lichen-run: %b\r\n%b" % (self._run, self._owner.node_field)
 
     def on_upstream_error(self, fault: Fault) -> Awaitable[Ready]:
         """Say why the process ended or does not answer; never run a second time unasked."""
-        del fault
-        return self._explain(self._tenant)
+        return self._explain(self._tenant, fault)
 
-    async def _explain(self, tenant: Tenant | None) -> Ready:
+    async def _explain(self, tenant: Tenant | None, fault: Fault) -> Ready:
+        if self._hosted.exact:
+            return self._answer(failure_of_worker(fault))
         return self._answer(await crash_of(tenant))
 
     def on_deadline(self) -> Ready:
@@ -276,6 +273,7 @@ class Invocation(Forward):
                     "memory_mb_ms": memory_mb_ms,
                     "egress_bytes": response_bytes,
                     "wall_us": (now_ns - self._started_ns) // 1000,
+                    **({} if self._report is None else {"fuel": self._report.fuel}),
                 },
                 "price": {
                     "quote": str(self._ceiling),
@@ -294,4 +292,6 @@ class Invocation(Forward):
         if metered is None or tenant is None:
             return 0, 0
         cost = tenant.end(metered)
+        if self._report is not None:
+            return self._report.cpu_us, self._report.memory_mb_ms
         return -(-cost.cpu_ns // 1000), cost.memory_mb_ms

@@ -34,6 +34,7 @@ from lichen.ledger.follower import Follower
 from lichen.ledger.submitter import Submitter
 from lichen.ledger.tables import APPS, CHANNELS
 from lichen.ledger.transactions import RegisterNode, UpdateNode
+from lichen.ledger.types import Runtime as Kind
 from lichen.ledger.types import network_id
 from lichen.market.receipt_log import ReceiptLog
 from lichen.node.api import NodeStatus, as_text, create_api
@@ -44,7 +45,8 @@ from lichen.node.invocation import Invocations
 from lichen.node.logbook import Logbook
 from lichen.node.sessions import Sessions
 from lichen.node.till import Till
-from lichen.runtime.engines import ensure, js_profile
+from lichen.runtime.engines import ensure
+from lichen.runtime.exact.pool import ExactPool
 from lichen.runtime.pool import Pool
 from lichen.runtime.probe import detect
 from lichen.wire import Limits, ListenerConfig, listening
@@ -105,19 +107,21 @@ class NodeProcess:
             tenants_max=config.capacity.slots,
             unsandboxed=operators.__contains__,
         )
+        self.exact = ExactPool(
+            engines, os.path.join(home, "exact"), sandbox=able.sandbox, cgroups=able.cgroups
+        )
         for tier in able.tiers:
             log.info("tier", name=tier.name, available=tier.available, reason=tier.reason)
         self.tiers: tuple[str, ...] = (self.pool.tier,)
         self.hosting = Hosting(
             self.follower.state,
-            self.pool,
+            {Kind.JS: self.pool, Kind.EXACT: self.exact},
             self.fetcher.fetch_file,
             lambda hosted, line: self.logbook.write(hosted.id, line),
             idle_s=config.idle_s,
         )
         self.invocations = Invocations(
-            key.address, self.network, config, self.sessions, self.hosting, self.till,
-            self.pool.tier, js_profile(),
+            key.address, self.network, config, self.sessions, self.hosting, self.till
         )  # fmt: skip
         self.follower.on_block(self._on_block)
         self._ready = False
@@ -212,6 +216,7 @@ class NodeProcess:
             await stack.enter_async_context(self.follower)
             await self.pool.start()
             stack.push_async_callback(self.pool.close)
+            stack.push_async_callback(self.exact.close)
             listener = ListenerConfig(
                 addresses=(self.config.listen,), limits=LIMITS, name="node", mux=True
             )

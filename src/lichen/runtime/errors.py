@@ -44,3 +44,9 @@ class DependenciesError(UserError):
     """The project's npm packages could not be installed."""
 
     code = "dependencies-failed"
+
+
+class LoadError(UserError):
+    """A bundle cannot be evaluated: it throws, never ends, or is too large. The text is its own."""
+
+    code = "load-failed"

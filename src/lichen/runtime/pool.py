@@ -25,6 +25,7 @@ from lichen.runtime import config, process
 from lichen.runtime.bwrap import INSTALL_HINT, kill_leftovers
 from lichen.runtime.cgroups import Cgroup, Cgroups
 from lichen.runtime.codeserver import CodeServer, pack_code
+from lichen.runtime.engines import js_profile
 from lichen.runtime.errors import EngineMissingError, NoRoomError, SandboxMissingError
 from lichen.runtime.logpump import LogPump
 from lichen.runtime.sandbox import Job, Sandbox
@@ -86,7 +87,7 @@ class Pool:
         heap_mb: int = HEAP_MB,
         unsandboxed: Callable[[str], bool] = lambda _owner: False,
     ) -> None:
-        self.tier = sandbox.tier
+        self.tier, self.profile = sandbox.tier, js_profile()
         self._engines, self._home, self._sandbox = engines, os.fspath(home), sandbox
         self._cgroups, self._unsandboxed = cgroups, unsandboxed
         self._prewarm, self._tenants_max, self._heap_mb = prewarm, tenants_max, heap_mb

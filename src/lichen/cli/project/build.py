@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lichen.runtime.engines import Engines
 
 SITE_FILES_MAX = 20_000
+OFFERED_LATER = frozenset(("gvisor", "microvm"))
 
 
 class UnsupportedError(UserError):
@@ -57,13 +58,16 @@ def require_supported(manifest: Manifest) -> None:
     """Refuse what this version cannot run, by name, instead of leaving it out silently."""
     for function in manifest.functions:
         wants = {
-            f"runtime = {function.runtime!r}": function.runtime != "js",
+            f"runtime = {function.runtime!r}": function.runtime == "wasm",
             f"verify = {function.verify!r}": function.verify != "none",
             "schedule": bool(function.schedule),
             "node_compat": function.node_compat,
             "input_schema": function.input_schema is not None,
             "output_schema": function.output_schema is not None,
-            f"min_tier = {function.min_tier!r}": function.min_tier in {"gvisor", "microvm"},
+            f"min_tier = {function.weakest_tier!r}": function.weakest_tier in OFFERED_LATER,
+            f"min_tier = {function.weakest_tier!r} with runtime = 'exact'": (
+                function.runtime == "exact" and function.weakest_tier == "process"
+            ),
         }
         _refuse(f"function {function.name!r}", [name for name, wanted in wants.items() if wanted])
     _refuse("this project", ["[[bindings]]"] if manifest.bindings else [])
@@ -118,7 +122,7 @@ def _build_function(
         timeout_ms=section.timeout_ms,
         verify=section.verify,
         max_price=section.max_price_amount,
-        min_tier=section.min_tier,
+        min_tier=section.weakest_tier,
         run_first=section.run_first,
         schedule=section.schedule,
         content_bytes=len(bundle.code),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lichen.sdk.client import Client
 
 RAW_BLOCK = "application/vnd.ipld.raw"
-FOLDER_DEPTH_MAX = 64
-FILES_MAX = 100_000
+FOLDER_DEPTH_MAX = 128  # what can be added can be fetched
+FILES_MAX = 1 << 20
 
 
 def blocks_of(client: Client) -> Blocks:

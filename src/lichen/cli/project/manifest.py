@@ -24,6 +24,7 @@ ROUTES_MAX = 64
 SCHEDULES_MAX = 16
 BINDINGS_MAX = 64
 DURATION_DAYS_MAX = 3650
+EXACT_MEMORY_MB_MAX = 256
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 VERIFY_PATTERN = r"^(none|spot:(0\.[0-9]{1,6}|1(\.0)?)|[1-9][0-9]?-of-[1-9][0-9]?|tee|mpc|zk)$"
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -70,8 +71,12 @@ class FunctionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     max_price: Annotated[str, Meta(description="FLK per run, a hard ceiling")] = "0.01"
     min_tier: Annotated[
-        Tier, Meta(description="the weakest sandbox it may run in; none: also without one")
-    ] = "process"
+        Tier | None,
+        Meta(
+            description="the weakest sandbox it may run in; none: also without one; "
+            "by default process, and wasm for exact functions"
+        ),
+    ] = None
     run_first: Annotated[bool, Meta(description="answer before the site's files")] = False
     schedule: Annotated[
         tuple[Annotated[str, Meta(pattern=CRON_PATTERN, description="five cron fields")], ...],
@@ -86,6 +91,11 @@ class FunctionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def max_price_amount(self) -> Amount:
         """The ceiling per run in units of 10^-18 FLK."""
         return parse_flk(self.max_price)
+
+    @property
+    def weakest_tier(self) -> Tier:
+        """The weakest sandbox it may run in."""
+        return self.min_tier or ("wasm" if self.runtime == "exact" else "process")
 
     @property
     def storage_ms(self) -> int:
@@ -193,6 +203,12 @@ def _check_function(reader: Reader, index: int, function: FunctionSection) -> No
         if function.storage_ms > DURATION_DAYS_MAX * _UNIT_MS["d"]:
             raise UserError("longer than ten years", hint=f"at most {DURATION_DAYS_MAX}d")
     _check_quorum(reader, (*where, "verify"), function.verify)
+    if function.runtime == "exact" and function.memory_mb > EXACT_MEMORY_MB_MAX:
+        raise reader.error(
+            (*where, "memory_mb"),
+            f"an exact function has at most {EXACT_MEMORY_MB_MAX} MiB",
+            'write less, or runtime = "js"',
+        )
     for key in ("main", "input_schema", "output_schema"):
         path = getattr(function, key)
         if path is not None:

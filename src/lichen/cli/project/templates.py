@@ -13,7 +13,7 @@ import lichen
 from lichen.cli.project.manifest import FILE_NAME, NAME_PATTERN
 from lichen.errors import NotFoundError, UserError
 
-TEMPLATES = {"hono": "hello", "ssr": "ssr", "static": "site"}
+TEMPLATES = {"hono": "hello", "ssr": "ssr", "static": "site", "exact": "exact"}
 IGNORED = frozenset({"node_modules", ".lichen", "__pycache__", ".DS_Store"})
 RENAMED = frozenset({FILE_NAME, "package.json", "package-lock.json", "README.md"})
 FILES_MAX = 200

@@ -17,6 +17,14 @@ _ADD_SEALS, _GET_SEALS = 1033, 1034
 _SEALS: Final = 0x0002 | 0x0004 | 0x0008  # shrink, grow, write
 
 
+class Start(msgspec.Struct, frozen=True):
+    """How a worker is started: descriptors of its socket, the engine, and its compiled form."""
+
+    channel: int
+    engine: int
+    compiled: int
+
+
 class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
     """Base of all messages; `id` numbers a function within one pool."""
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import sys
 import tempfile
-from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import wasmtime
 from wasmtime import _bindings as ffi  # the wrappers cost several times what a run does
 
 from lichen.errors import MachineError
-from lichen.runtime.exact import hostcalls, imports, prelude
-from lichen.runtime.exact.profile import Limits, Profile
+from lichen.runtime.exact import imports, prelude
+from lichen.runtime.exact.profile import Limits, profile_of
 
 if TYPE_CHECKING:
     from lichen.runtime.exact.vm import Vm
 
-WASMTIME: Final = version("wasmtime")
 POOLED: Final = 4  # instances alive at a time, in one process
 RESIDENT_BYTES: Final = 2 * 2**20  # of a used memory, cleared by hand instead of by the kernel
 TABLE_RESIDENT_BYTES: Final = 64 * 1024
@@ -45,14 +44,7 @@ class Engine:
     ) -> None:
         self.limits = limits or Limits()
         self.prelude = prelude.source()
-        self.profile = Profile(
-            engine=hashlib.sha256(wasm).hexdigest(),
-            wasmtime=WASMTIME,
-            prelude=hashlib.sha256(self.prelude).hexdigest(),
-            crypto=hostcalls.CRYPTO,
-            prices=hostcalls.prices(),
-            limits=self.limits,
-        )
+        self.profile = profile_of(wasm, self.limits)
         self.profile_id = self.profile.id
         self.native = wasmtime.Engine(_config(self.limits, opt_level))
         self.module = (
@@ -79,12 +71,6 @@ def compile_to(wasm: bytes, path: str, opt_level: OptLevel = "speed") -> None:
         file.write(data)
         os.fchmod(handle, 0o644)
     os.replace(temporary, path)
-
-
-def compiled_name(wasm: bytes) -> str:
-    """Name the file of a compiled engine: another wasmtime or engine has another one."""
-    key = hashlib.sha256(wasm + WASMTIME.encode()).hexdigest()[:16]
-    return f"quickjs-{key}.cwasm"
 
 
 def _config(limits: Limits, opt_level: OptLevel) -> wasmtime.Config:
@@ -119,3 +105,7 @@ def _pooling(limits: Limits) -> Any:
         setter = getattr(ffi, f"wasmtime_pooling_allocation_config_{name}_set")
         setter(pooling, value)
     return pooling
+
+
+if __name__ == "__main__":  # what `workers.prepare_files` starts
+    compile_to(Path(sys.argv[1]).read_bytes(), sys.argv[2])

@@ -15,13 +15,13 @@ import os
 import random
 import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lichen.errors import MachineError
-from lichen.runtime.errors import NoRoomError
+from lichen.runtime.errors import LoadError, NoRoomError
 from lichen.runtime.exact import control
-from lichen.runtime.exact.profile import Limits
-from lichen.runtime.exact.snapshot import LoadError
+from lichen.runtime.exact.profile import Limits, profile_of
 from lichen.runtime.exact.tenant import ExactTenant
 from lichen.runtime.exact.workers import (
     NUMBER_FIRST,
@@ -60,6 +60,7 @@ class ExactPool:
     ) -> None:
         self._engines, self._home = engines, os.path.abspath(home)
         self._sandbox, self._cgroups = sandbox, cgroups
+        self.profile = profile_of(Path(engines.quickjs).read_bytes(), Limits()).id
         self._run_dir = ""
         self._files: Files | None = None
         self._starting: asyncio.Future[None] | None = None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from importlib.metadata import version
 from typing import Final
 
 import msgspec
 
 from lichen.encoding import canonical, sha256
+from lichen.runtime.exact import hostcalls, prelude
 
 PROFILE_CHARS: Final = 32
+WASMTIME: Final = version("wasmtime")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -48,3 +52,21 @@ class Profile(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """The profile's name in receipts."""
         return f"exact-{sha256(canonical(self)).hex()[:PROFILE_CHARS]}"
+
+
+def profile_of(wasm: bytes, limits: Limits) -> Profile:
+    """Describe the engine that this QuickJS makes, without starting it."""
+    return Profile(
+        engine=hashlib.sha256(wasm).hexdigest(),
+        wasmtime=WASMTIME,
+        prelude=hashlib.sha256(prelude.source()).hexdigest(),
+        crypto=hostcalls.CRYPTO,
+        prices=hostcalls.prices(),
+        limits=limits,
+    )
+
+
+def compiled_name(wasm: bytes) -> str:
+    """Name the file of a compiled engine: another wasmtime or engine has another one."""
+    key = hashlib.sha256(wasm + WASMTIME.encode()).hexdigest()[:16]
+    return f"quickjs-{key}.cwasm"

@@ -13,6 +13,7 @@ import msgspec
 
 from lichen.encoding import canonical, from_canonical, sha256
 from lichen.errors import UserError
+from lichen.runtime.errors import LoadError
 from lichen.runtime.exact import hostcalls
 from lichen.runtime.exact.imports import Stopped
 from lichen.runtime.exact.vm import PAGE_BYTES, Vm
@@ -32,12 +33,6 @@ SCRIPT: Final = 0
 _PENDING, _FULFILLED = 0, 1
 _MIB = 2**20
 _NOTHING = bytes(32)
-
-
-class LoadError(UserError):
-    """A bundle cannot be evaluated: it throws, never ends, or is too large."""
-
-    code = "load-failed"
 
 
 class Handles(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from lichen.encoding import sha256
+from lichen.runtime.errors import LoadError
 from lichen.runtime.exact import answers, control, envelope, snapshot
 from lichen.runtime.exact.engine import Engine
 from lichen.runtime.exact.run import Prepared, run
@@ -163,7 +164,7 @@ class Worker:
         os.close(file)
         try:
             data = snapshot.take(self.engine, code, order.heap_mb).encode()
-        except snapshot.LoadError as error:
+        except LoadError as error:
             control.send(self._channel, control.Refused(order.id, error.what, error.hint))
             return
         taken = control.sealed_file(data)
@@ -257,17 +258,9 @@ class Worker:
         control.send(self._channel, control.Logged(number, run_id, lines))
 
 
-class Start(msgspec.Struct, frozen=True):
-    """How a worker is started: descriptors of its control socket, the engine, its compiled form."""
-
-    channel: int
-    engine: int
-    compiled: int
-
-
 def main() -> None:
-    """Run a worker; its argument is a Start in JSON."""
-    start = msgspec.json.decode(sys.argv[1], type=Start)
+    """Run a worker; its argument is a control.Start in JSON."""
+    start = msgspec.json.decode(sys.argv[1], type=control.Start)
 
     def work() -> None:
         channel = socket.socket(fileno=start.channel)

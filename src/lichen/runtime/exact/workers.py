@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +17,7 @@ import lichen
 from lichen.errors import MachineError
 from lichen.runtime import process
 from lichen.runtime.exact import control
-from lichen.runtime.exact.engine import compile_to, compiled_name
-from lichen.runtime.exact.worker import Start
+from lichen.runtime.exact.profile import compiled_name
 from lichen.runtime.logpump import LogPump
 from lichen.runtime.sandbox import Job
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NUMBER_FIRST: Final = 1_000_000  # jobs of the other pool count from 1
 MEMORY_BYTES_MAX: Final = 1024 * 2**20
 PIDS_MAX: Final = 32
+COMPILE_S_MAX: Final = 120.0
 READY_S_MAX: Final = 30.0
 SEND_S_MAX: Final = 5.0
 _SEND_POLL_S: Final = 0.005
@@ -51,11 +52,16 @@ class Files(msgspec.Struct, frozen=True):
 
 def prepare_files(quickjs: str, home: str) -> Files:
     """Compile the engine into `home` unless that was done before (blocking, some seconds)."""
-    wasm = Path(quickjs).read_bytes()
-    compiled = os.path.join(home, compiled_name(wasm))
+    compiled = os.path.join(home, compiled_name(Path(quickjs).read_bytes()))
     os.makedirs(home, mode=0o700, exist_ok=True)
     if not os.path.exists(compiled):
-        compile_to(wasm, compiled)
+        argv = [sys.executable, "-m", "lichen.runtime.exact.engine", quickjs, compiled]
+        try:
+            subprocess.run(argv, check=True, capture_output=True, timeout=COMPILE_S_MAX)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise MachineError(
+                f"QuickJS cannot be compiled: {error}", hint="check the free disk space and memory"
+            ) from error
     return Files(quickjs, compiled)
 
 
@@ -190,7 +196,7 @@ def _job(
     source = str(Path(lichen.__file__).resolve().parents[1])
     packages = str(Path(msgspec.__file__).resolve().parents[1])
     paths = [_SITE, _PACKAGES] if inside else [source, packages]
-    start = Start(*descriptors)
+    start = control.Start(*descriptors)
     binds = ((source, _SITE), (packages, _PACKAGES), (sys.base_prefix, sys.base_prefix))
     return Job(
         program=os.path.realpath(sys.executable),
