@@ -48,6 +48,7 @@ def publish(
     """
     from lichen.sdk import names
 
+    lifetime_s, ttl_s = _seconds(lifetime), _seconds(ttl)  # before anything is stored
     profile = profiles.current()
     chosen = key or profile.account
     secret = keys.signer(profile, chosen)
@@ -57,8 +58,8 @@ def publish(
             secret,
             _stored(client, target),
             now_ns=time.time_ns(),
-            lifetime_s=_seconds(lifetime),
-            ttl_s=_seconds(ttl),
+            lifetime_s=lifetime_s,
+            ttl_s=ttl_s,
             last=name_files.read(profile, chosen, _name_of(secret)),
         )
     name_files.write(profile, chosen, record)
@@ -161,6 +162,7 @@ def keep(
     once
         Look once, and end: for timers.
     """
+    lifetime_s = _seconds(lifetime)
     profile = profiles.current()
     pause_s = max(float(_seconds(every)), EVERY_S_MIN)
     chosen = names or name_files.published(profile)
@@ -170,7 +172,7 @@ def keep(
     while True:
         is_done = True
         for name, secret in secrets.items():
-            is_done = _keep(profile, name, secret, _seconds(lifetime), fails=once) and is_done
+            is_done = _keep(profile, name, secret, lifetime_s, fails=once) and is_done
         if once:
             return
         time.sleep(pause_s if is_done else min(pause_s, RETRY_S))
@@ -203,9 +205,11 @@ def _stored(client: Client, target: str) -> str:
 
     try:
         return names.path_of(target)
-    except UserError:
+    except UserError as error:
         if not Path(target).exists():
-            raise
+            raise UserError(
+                f"there is no file or folder {target}, and {error.what}", hint=error.hint
+            ) from error
     return f"/ipfs/{store(client, target, V1_2025)[0]}"
 
 

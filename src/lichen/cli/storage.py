@@ -13,10 +13,10 @@ from cyclopts import App, Parameter
 from lichen.cli import connect, console
 from lichen.cli.progress import progress
 from lichen.content.blocks import MissingBlockError
-from lichen.errors import UserError
+from lichen.errors import PeerUnavailableError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lichen.content import CID
     from lichen.content.profile import Profile
@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 app = App(name="storage", help="Content by hash.")
 
 
+def _no_option(_type: object, path: str) -> None:
+    """Refuse a mistyped option that stands where the path goes; `-` alone is stdin."""
+    if path.startswith("-") and path != "-":
+        raise ValueError("unknown option; of a file called so write ./ before its name")
+
+
 @app.command
 def add(
-    path: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    path: Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)],
     /,
     *,
     import_profile: str = "unixfs-v1-2025",
@@ -52,7 +58,7 @@ def add(
 
     profile = profile_named(import_profile)
     with connect.signer() as client:
-        if path.endswith(".car"):
+        if path.endswith(".car") and not os.path.isdir(path):
             _add_car(client, Path(path))
         else:
             _add_files(client, path, profile, hidden=hidden)
@@ -182,7 +188,7 @@ def store(
 
     total = os.path.getsize(path) if os.path.isfile(path) else None
     with contextlib.ExitStack() as stack:
-        with progress(f"read {path}") as update:
+        with progress("read stdin" if path == "-" else f"read {path}") as update:
             pack = stack.enter_context(
                 Pack(profile, with_hidden=hidden, as_is=True, progress=lambda n: update(n, total))
             )
@@ -212,15 +218,26 @@ def _send(client: Client, source: BlockSource, roots: Sequence[CID]) -> None:
     """Bring blocks to the gateway and pin them; say what is incomplete."""
     from lichen.sdk.adding import send
 
-    with progress(f"store {source.blocks_bytes:,} bytes") as update:
+    with _resumable(), progress(f"store {source.blocks_bytes:,} bytes") as update:
         sent = send(client, source, roots, update)
-    console.say(f"  {sent.bytes:,} bytes were sent, the gateway had the rest")
+    if sent.bytes < source.blocks_bytes:
+        console.say(f"  {sent.bytes:,} bytes were sent, the gateway had the rest")
     for kept in sent.pins:
         if kept.missing:
             console.say(
                 f"  {kept.cid} is incomplete and kept for a day only: block {kept.missing[0]} "
                 "is neither here nor at the gateway"
             )
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Say of what ends an upload before its time that the same command goes on with it."""
+    try:
+        yield
+    except (KeyboardInterrupt, PeerUnavailableError):
+        console.say("  what the gateway has is kept for a day: the same command sends the rest")
+        raise
 
 
 def _say_written(cid: CID, files: int, output: Path) -> None:

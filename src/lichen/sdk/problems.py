@@ -9,7 +9,14 @@ import lichen.identity.http_signature
 import lichen.identity.nonces
 import lichen.ledger.errors
 import lichen.wire.errors  # noqa: F401 - imported so that their errors are known by code
-from lichen.errors import LichenError, MachineError, PeerError, PeerUnavailableError, UserError
+from lichen.errors import (
+    LichenError,
+    MachineError,
+    NotFoundError,
+    PeerError,
+    PeerUnavailableError,
+    UserError,
+)
 from lichen.wire.problem import TYPE_PREFIX, Problem
 
 DETAIL_CHARS_MAX = 2000
@@ -26,12 +33,11 @@ def error_of(status: int, body: bytes) -> LichenError:
         text = body[:200].decode("utf-8", "replace").strip()
         problem = Problem("", "", status, f"the gateway answered {status}: {text}")
     kind = _kinds().get(problem.type.removeprefix(TYPE_PREFIX)) or _kind_of_status(status)
+    detail = problem.detail[:DETAIL_CHARS_MAX]
     if issubclass(kind, MachineError):
-        kind = PeerError
+        kind, detail = PeerError, f"at the gateway: {detail}"
     error = kind.__new__(kind)  # a subclass may take other arguments than the document has
-    LichenError.__init__(
-        error, problem.detail[:DETAIL_CHARS_MAX], hint=problem.hint[:DETAIL_CHARS_MAX]
-    )
+    LichenError.__init__(error, detail, hint=problem.hint[:DETAIL_CHARS_MAX])
     return error
 
 
@@ -48,4 +54,6 @@ def _kinds() -> dict[str, type[LichenError]]:
 def _kind_of_status(status: int) -> type[LichenError]:
     if status in (429, 503):
         return PeerUnavailableError
+    if status == 404:
+        return NotFoundError
     return UserError if 400 <= status < 500 else PeerError
