@@ -26,7 +26,10 @@ from lichen.gateway.api.events import RUNS_TOLD_MAX, Event, EventHub, publish_ru
 from lichen.gateway.api.openapi import document
 from lichen.gateway.api.table import table
 from lichen.identity import http_signature as hs
+from lichen.ledger.light import read_header
+from lichen.ledger.results import ProofAnswer
 from lichen.ledger.transactions import Transfer, encode_transaction, sign_transaction
+from lichen.ledger.tree import verify_proof
 from lichen.ledger.types import App, Release, network_id
 from lichen.units import FLK, Amount
 from lichen.wire.errors import BusyError
@@ -96,6 +99,7 @@ def path_of(world, entry):
         "run": world.run,
         "cid": w.CODE,
         "name": "docs.example",
+        "key": (b"account/" + w.OWNER.address).hex(),
     }
     return entry.path.format(**values)
 
@@ -318,6 +322,16 @@ async def test_blocks_follow_each_other_with_readable_transactions(world):
     }
     beyond = await get(world, "/blocks", views.Page[views.BlockView], **{"from": 10**6})
     assert beyond == views.Page((), None)
+
+
+async def test_what_stands_in_the_ledger_comes_with_its_proof(world):
+    answer = await get(world, f"/proofs/{(b'app/shop').hex()}", ProofAnswer)
+    header = read_header(bytes.fromhex(answer.header))
+    value = bytes.fromhex(answer.value)
+    assert (header.height, answer.network) == (world.replica.height, world.network.hex())
+    assert verify_proof(header.state_root, b"app/shop", value, answer.proof())
+    for key in ("xyz", "0", "00" * 257):
+        await problem(world, f"/proofs/{key}", 400, "bad-request")
 
 
 async def test_a_name_is_resolved(world):

@@ -14,9 +14,12 @@ from lichen.cli import profile as profiles
 from lichen.errors import LimitError, NotFoundError, VerificationError
 
 if TYPE_CHECKING:
+    from lichen.cli.profile import Profile
     from lichen.ledger.keyspec import Key
     from lichen.ledger.light import Entry, Verifier
     from lichen.ledger.results import ProofAnswer
+
+GATEWAY_API = "/api"  # a gateway answers there as a ledger does
 
 
 def prove(
@@ -24,7 +27,7 @@ def prove(
 ) -> None:
     """Show an entry of the ledger, checked; exit code 4 when the proof does not hold.
 
-    The ledger that answers is trusted with nothing: the genesis alone is.
+    Whoever answers is trusted with nothing: the genesis alone is.
 
     Parameters
     ----------
@@ -32,7 +35,8 @@ def prove(
         account/0x..., node/0x..., app/NAME, release/NAME/3, channel/ID, settlements/0x...,
         grant/OWNER/APP/DELEGATE or epoch/NODE/EPOCH/SEQUENCE.
     ledger
-        Who to ask; the profile's ledger without it.
+        Who to ask: a ledger's or node's URL, or a gateway's with /api; without it the profile's
+        ledger or gateway.
     genesis
         The network's genesis; by default the one of this folder.
     out
@@ -44,7 +48,7 @@ def prove(
     profile = profiles.current()
     verifier = _verifier(genesis or profile.genesis)
     wanted = parse_key(key)
-    answer = asyncio.run(_ask(ledger or profiles.require_ledger(profile), wanted))
+    answer = asyncio.run(_ask(ledger or _source(profile), wanted))
     entry = verifier.check(wanted.encode(), answer)
     if out is not None:
         out.write_bytes(to_pretty_json(answer))
@@ -79,6 +83,10 @@ def check(file: Path, /, *, genesis: Path | None = None) -> None:
             "the key is not hexadecimal", hint="fetch the proof again"
         ) from None
     _show(verifier.check(key, answer), decode_key(key), verifier)
+
+
+def _source(profile: Profile) -> str:
+    return profile.ledger or profiles.require_gateway(profile) + GATEWAY_API
 
 
 async def _ask(url: str, key: Key) -> ProofAnswer:

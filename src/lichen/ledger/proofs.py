@@ -5,15 +5,20 @@ Whoever has the state and its blocks can give them: the ledger, and every follow
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from lichen.encoding import canonical
+from lichen.errors import UserError
 from lichen.ledger.blocks import decode_block
 from lichen.ledger.machine import block_key
 from lichen.ledger.results import ProofAnswer
 
 if TYPE_CHECKING:
     from lichen.ledger.state import State
+
+KEY_BYTES_MAX = 256
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
 class Prover:
@@ -44,6 +49,16 @@ class Prover:
             header=header.hex(),
             signature=signature.hex(),
         )
+
+
+def read_key(text: str) -> bytes:
+    """Read a key of the state in hexadecimal, as in a path; raise UserError."""
+    if len(text) > 2 * KEY_BYTES_MAX or not _HEX.fullmatch(text):
+        raise UserError(
+            f"a key is up to {KEY_BYTES_MAX} bytes in hexadecimal",
+            hint="the keys are in docs/ledger.md: account/..., app/...",
+        )
+    return bytes.fromhex(text)
 
 
 def _signed_header(state: State, height: int) -> tuple[bytes, bytes]:

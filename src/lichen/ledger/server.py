@@ -36,7 +36,7 @@ from lichen.errors import (
 from lichen.ledger.blocks import TRANSACTIONS_PER_REQUEST_MAX
 from lichen.ledger.engine import Engine
 from lichen.ledger.history import find_transaction
-from lichen.ledger.proofs import Prover
+from lichen.ledger.proofs import read_key
 from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ REQUEST_BYTES_MAX = 8 << 20
 BODIES_BYTES_MAX = 128 << 20  # of all requests whose body is being read or worked on
 CONNECTIONS_MAX = 1024
 FOLLOWERS_MAX = 512
-KEY_BYTES_MAX = 256
 HEARTBEAT_S = 5.0
 BODY_S_MAX = 30
 IDLE_S = 75
@@ -120,7 +119,6 @@ class Api:
 
     def __init__(self, engine: ServedEngine) -> None:
         self._engine = engine
-        self._prover = Prover()
         self._followers = 0
         self._bodies = Budget(BODIES_BYTES_MAX)
         self._counts = {"accepted": 0, "refused": 0}
@@ -180,8 +178,8 @@ class Api:
         return _json(place)
 
     async def _proof(self, request: Request) -> Response:
-        key = _key(request.path_params["key"])
-        return _json(self._prover.prove(self._engine.state, key))
+        key = read_key(request.path_params["key"])
+        return _json(self._engine.view.prove(key))
 
     async def _blocks(self, request: Request) -> Response:
         first = _height(request.query_params.get("from", "1"))
@@ -400,15 +398,6 @@ def _hash(text: str) -> bytes:
         if len(text) == 64:
             return bytes.fromhex(text)
     raise UserError("a transaction id is 64 hexadecimal digits")
-
-
-def _key(text: str) -> bytes:
-    with contextlib.suppress(ValueError):
-        if 0 < len(text) <= 2 * KEY_BYTES_MAX:
-            return bytes.fromhex(text)
-    raise UserError(
-        "a key is hexadecimal digits", hint="the keys are in lichen.ledger.tables: account/..."
-    )
 
 
 def _json(value: object) -> Response:

@@ -10,6 +10,7 @@ from lichen.ledger.blocks import decode_block
 from lichen.ledger.errors import UnknownRouteError
 from lichen.ledger.history import history
 from lichen.ledger.machine import block_key
+from lichen.ledger.proofs import Prover
 from lichen.ledger.routes import RouteTable
 from lichen.ledger.tables import index_key
 from lichen.ledger.transactions import decode_transaction
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lichen.identity import Address
     from lichen.ledger.blocks import Block
     from lichen.ledger.history import HistoryEntry, Place
+    from lichen.ledger.results import ProofAnswer
     from lichen.ledger.state import State
     from lichen.ledger.transactions import Received
     from lichen.ledger.types import (
@@ -43,6 +45,7 @@ class View:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._prover = Prover()
 
     def account(self, address: Address) -> Account:
         """Return an account; one that never was is empty, with nonce 0."""
@@ -153,6 +156,10 @@ class View:
         if block is None or not 0 <= place.index < len(block.transactions):
             return None
         return decode_transaction(block.transactions[place.index])
+
+    def prove(self, key: bytes) -> ProofAnswer:
+        """Return what stands under a key of the state with all that shows it (see `light`)."""
+        return self._prover.prove(self._state, key)
 
     def block(self, height: int) -> Block | None:
         """Return a block, or None above the last one."""

@@ -16,6 +16,7 @@ from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, LimitError, NotAllowedError
 from lichen.identity.digest import Digest
 from lichen.identity.http_signature import request_head, verify_request
+from lichen.ledger.proofs import read_key
 from lichen.ledger.types import Prices
 from lichen.ledger.voucher import Voucher
 from lichen.market.receipt import write_receipt
@@ -90,6 +91,7 @@ def create_api(node: NodeProcess) -> Starlette:
             Route("/v1/channels/{channel}/pay", api.pay, methods=["POST"]),
             Route("/v1/runs/{run}/receipt", api.receipt),
             Route("/v1/logs", api.logs),
+            Route("/v1/proofs/{key}", api.proof),
             Route("/v1/status", api.status),
             Route("/healthz", api.health),
             Route("/metrics", api.metrics),
@@ -177,6 +179,11 @@ class NodeApi:
         """Say how the node is doing."""
         del request
         return _json(self._node.status())
+
+    async def proof(self, request: Request) -> Response:
+        """Return an entry of the ledger with its proof, as the ledger does."""
+        key = read_key(request.path_params["key"])
+        return _json(self._node.follower.state.prove(key))
 
     async def health(self, request: Request) -> Response:
         """Answer 200 once the node can take work."""

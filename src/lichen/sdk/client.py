@@ -21,6 +21,7 @@ import msgspec
 from lichen.content.ipns import RECORD_BYTES_MAX
 from lichen.errors import NotAllowedError, UserError, VerificationError
 from lichen.gateway.api import views
+from lichen.ledger.results import ProofAnswer
 from lichen.ledger.transactions import (
     Transaction,
     Transfer,
@@ -194,6 +195,13 @@ class Client:
         path = "/api/v1/blocks"
         page = self._page(path, views.BlockView, limit=limit, cursor="", **{"from": str(start)})
         return page.items
+
+    def prove(self, key: bytes) -> ProofAnswer:
+        """Return what stands under a key of the ledger's state, with its proof, unchecked.
+
+        `lichen.ledger.light.Verifier(genesis).check(key, answer)` believes the genesis alone.
+        """
+        return self._connection.get(f"/api/v1/proofs/{key.hex()}", ProofAnswer)
 
     def storage(self, cid: str) -> views.ContentView:
         """Return what the gateway's store knows about a CID; raise NotFoundError."""

@@ -21,12 +21,14 @@ from lichen.gateway.api import (
     market,
     names,
     nodes,
+    proofs,
     runs,
     status,
     storage,
     transactions,
     views,
 )
+from lichen.ledger.results import ProofAnswer
 from lichen.ledger.types import App, Grant, Release
 from lichen.market.receipt import Receipt
 
@@ -175,6 +177,7 @@ def table() -> tuple[Entry, ...]:
             views.Page[views.BlockView],
             (*PAGED, Parameter("from", "the first height", "integer")),
         ),
+        Entry("/proofs/{key}", proofs.show, ProofAnswer),
         Entry("/events", events.stream, views.Event, media_type="text/event-stream"),
     )
 
