@@ -143,7 +143,7 @@ def test_a_hamt_that_repeats_itself_is_no_endless_listing(
     for _ in range(8):
         same = dag.shard([("00", same)] * 256)
     wide = dag.shard(
-        [(f"{number % 1024:03X}{number}", everywhere) for number in range(40_000)], fanout=1024
+        [(f"{number % 1024:03X}{number}", everywhere) for number in range(10_000)], fanout=1024
     )
     root = put(dag, dag.folder([("everywhere", everywhere), ("same", same), ("wide", wide)]))
     with Neighbour(truth), bounded(gateway, mb_max=READ_MB_MAX, what="endless HAMTs"):
