@@ -189,6 +189,10 @@ class Runtime(Protocol):
         """Which engine runs it, exactly."""
         ...
 
+    async def start(self) -> None:
+        """Get ready for functions."""
+        ...
+
     async def claim(self, spec: TenantSpec) -> Tenant:
         """Start a tenant's function."""
         ...

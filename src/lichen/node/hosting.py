@@ -223,13 +223,16 @@ class Hosting:
         task.add_done_callback(self._tasks.discard)
 
     def prefetch(self, specs: tuple[FunctionSpec, ...]) -> None:
-        """Fetch the code of new functions, so that their first request does not wait for it."""
+        """Get ready for new functions, so that their first request does not wait for it."""
         for spec in specs:
-            self._spawn(self._prefetch(spec.code))
+            self._spawn(self._prefetch(spec))
 
-    async def _prefetch(self, code: CID) -> None:
+    async def _prefetch(self, spec: FunctionSpec) -> None:
+        runtime = self._runtimes.get(spec.runtime)
         with contextlib.suppress(LichenError):  # the first request tries again and says why
-            await self._fetch(code, CODE_BYTES_MAX)
+            await self._fetch(spec.code, CODE_BYTES_MAX)
+            if spec.runtime is Kind.EXACT and runtime is not None:
+                await runtime.start()
 
     def running(self) -> list[Hosted]:
         """Return the functions whose process is up."""

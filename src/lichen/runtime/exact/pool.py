@@ -21,15 +21,10 @@ from typing import TYPE_CHECKING, Final
 from lichen.errors import MachineError
 from lichen.runtime.errors import LoadError, NoRoomError
 from lichen.runtime.exact import control
+from lichen.runtime.exact.compiled import Files, prepare_files
 from lichen.runtime.exact.profile import Limits, profile_of
 from lichen.runtime.exact.tenant import ExactTenant
-from lichen.runtime.exact.workers import (
-    NUMBER_FIRST,
-    Files,
-    WorkerProcess,
-    prepare_files,
-    start_worker,
-)
+from lichen.runtime.exact.workers import NUMBER_FIRST, WorkerProcess, start_worker
 
 if TYPE_CHECKING:
     from lichen.runtime.cgroups import Cgroups
@@ -77,7 +72,7 @@ class ExactPool:
 
         Raises LoadError when it cannot be evaluated, NoRoomError, MachineError.
         """
-        await self._start()
+        await self.start()
         self._make_room()
         number = next(self._numbers)
         file = await self._load(number, spec)
@@ -111,7 +106,8 @@ class ExactPool:
         if self._run_dir:
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start the workers, unless that was done: soon enough, and no first request waits."""
         if self._closed:
             raise MachineError("the pool is closed", hint="start the node again")
         if self._starting is None or (

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,6 @@ import lichen
 from lichen.errors import MachineError
 from lichen.runtime import process
 from lichen.runtime.exact import control
-from lichen.runtime.exact.profile import compiled_name
 from lichen.runtime.logpump import LogPump
 from lichen.runtime.sandbox import Job
 
@@ -25,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lichen.runtime.cgroups import Cgroup, Cgroups
+    from lichen.runtime.exact.compiled import Files
     from lichen.runtime.sandbox import Sandbox
 
 NUMBER_FIRST: Final = 1_000_000  # jobs of the other pool count from 1
 MEMORY_BYTES_MAX: Final = 1024 * 2**20
 PIDS_MAX: Final = 32
-COMPILE_S_MAX: Final = 120.0
 READY_S_MAX: Final = 30.0
 SEND_S_MAX: Final = 5.0
 _SEND_POLL_S: Final = 0.005
@@ -41,28 +39,6 @@ _PACKAGES: Final = "/packages"
 _BOOT: Final = (
     "import sys; sys.path[:0] = {paths!r}; from lichen.runtime.exact.worker import main; main()"
 )
-
-
-class Files(msgspec.Struct, frozen=True):
-    """Paths of the engine, and of its compiled form, which this node wrote."""
-
-    engine: str
-    compiled: str
-
-
-def prepare_files(quickjs: str, home: str) -> Files:
-    """Compile the engine into `home` unless that was done before (blocking, some seconds)."""
-    compiled = os.path.join(home, compiled_name(Path(quickjs).read_bytes()))
-    os.makedirs(home, mode=0o700, exist_ok=True)
-    if not os.path.exists(compiled):
-        argv = [sys.executable, "-m", "lichen.runtime.exact.engine", quickjs, compiled]
-        try:
-            subprocess.run(argv, check=True, capture_output=True, timeout=COMPILE_S_MAX)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise MachineError(
-                f"QuickJS cannot be compiled: {error}", hint="check the free disk space and memory"
-            ) from error
-    return Files(quickjs, compiled)
 
 
 class WorkerProcess:
