@@ -38,37 +38,40 @@ _LOG_TAIL = 2000
 class Member:
     """One ledger's process with its CometBFT. `rpc` also opens CometBFT's own API."""
 
-    def __init__(self, home: Path, *, rpc: bool = False) -> None:
+    def __init__(self, home: Path, *, rpc: bool = False, host: str = "127.0.0.1") -> None:
         self.home = home
+        self.host = host
         self.keys = files.ensure_keys(home)
         self.port, self._p2p = free_port(), free_port()
-        self.rpc = f"127.0.0.1:{free_port()}" if rpc else ""
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.rpc = f"{host}:{free_port()}" if rpc else ""
+        self.url = f"http://{host}:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def peer(self) -> str:
         """How other validators name it."""
-        return f"{self.keys.peer_id}@127.0.0.1:{self._p2p}"
+        return f"{self.keys.peer_id}@{self.host}:{self._p2p}"
 
     def configure(self, peers: list[str], **settings: object) -> None:
         """Write its config.toml; `settings` are those of `files.Settings`."""
         own: dict[str, Any] = {
-            "p2p": f"127.0.0.1:{self._p2p}",
+            "p2p": f"{self.host}:{self._p2p}",
             "peers": [peer for peer in peers if peer != self.peer],
             "rpc": self.rpc,
             **settings,
         }
-        config = {"listen": f"127.0.0.1:{self.port}", "engine": "cometbft", "cometbft": own}
+        config = {"listen": f"{self.host}:{self.port}", "engine": "cometbft", "cometbft": own}
         write_config(self.home, config)
 
     def start(self) -> None:
         """Start the process."""
         command = [sys.executable, "-m", "lichen", "ledger", "run", "--home", str(self.home)]
+        self.process = self.spawn([*command, "--engine", "cometbft"])
+
+    def spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start a command with its output in the log; the place to put it somewhere else."""
         with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--engine", "cometbft"], stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     def stop(self) -> None:
         """Stop it as an operator does, and wait."""
@@ -89,7 +92,7 @@ class Member:
         if self.process is None or self.process.poll() is not None:
             last = (self.home / "log").read_text(errors="replace")[-_LOG_TAIL:]
             raise MachineError(f"{self.home.name} has ended: {last}")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PROBE_S)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PROBE_S)
         try:
             connection.request("GET", "/healthz")
             return connection.getresponse().status == 200
@@ -105,17 +108,24 @@ class Member:
     def comets(self) -> list[int]:
         """Return the process ids of CometBFT for this home."""
         wanted = os.fsencode(self.home / "comet")
-        return [pid for pid, words in _commands() if wanted in words]
+        return [pid for pid, words in _commands() if wanted in words and words[1] == b"start"]
 
 
 class LocalValidators:
     """Some members that agree; the first two have CometBFT's API open, for newcomers."""
 
-    def __init__(self, root: Path, genesis: Genesis, *, count: int = 4, **settings: object) -> None:
-        """Take a genesis without validators; its members are added to it."""
-        self.members = [
-            Member(root / f"validator-{number}", rpc=number < 2) for number in range(count)
-        ]
+    def __init__(
+        self,
+        root: Path,
+        genesis: Genesis,
+        *,
+        count: int = 4,
+        make: Callable[[Path, int], Member] | None = None,
+        **settings: object,
+    ) -> None:
+        """Take a genesis without validators; its members, made by `make`, are added to it."""
+        make = make or (lambda home, number: Member(home, rpc=number < 2))
+        self.members = [make(root / f"validator-{number}", number) for number in range(count)]
         voters = tuple(Validator(member.keys.validator, POWER) for member in self.members)
         self.genesis: Genesis = msgspec.structs.replace(genesis, validators=voters)
         self._settings = settings

@@ -4,8 +4,9 @@
 
 The application works on a thread of its own, one request after the other; what a block changes is
 shown to readers in one step, on the event loop, while that thread rests. CometBFT ends when this
-process does, however that ends (it stops when the application's socket closes), and the other way
-round: the two are started again together, and CometBFT replays what the application lacks.
+process does, however that ends, and the other way round: the two are started again together, and
+CometBFT replays what the application lacks. (It means to end by itself when the application is
+gone, but has been seen to hang then; so a shell stands between, with a pipe from this process.)
 """
 
 from __future__ import annotations
@@ -48,9 +49,26 @@ BATCH_TRANSACTIONS_MAX = 1024
 BATCH_BYTES_MAX = 4 << 20
 PREDECESSOR_S_MAX = 2.0
 READY_EVERY_S = 0.05
-STOP_S_MAX = 6.0
 READ_BYTES = 1 << 20
 REQUESTS_PER_TURN = 32
+
+# The end of its input, which it gets even when this process is killed, ends CometBFT: 5 s to do so
+_GUARD = """
+exec 3<&0
+"$@" </dev/null &
+comet=$!
+(
+  read -r _ <&3
+  kill "$comet"
+  for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$comet" || exit; sleep 0.5; done
+  kill -9 "$comet"
+) 2>/dev/null &
+guard=$!
+wait "$comet"
+code=$?
+kill "$guard" 2>/dev/null
+exit "$code"
+"""
 
 log = structlog.get_logger()
 
@@ -109,11 +127,8 @@ class CometEngine:
         )
         self._rpc = Rpc(self._settings.rpc or str(rpc))
         self._process = await asyncio.create_subprocess_exec(
-            self._program,
-            "start",
-            "--home",
-            home,
-            stdin=asyncio.subprocess.DEVNULL,
+            *("sh", "-c", _GUARD, "sh", self._program, "start", "--home", home),
+            stdin=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for this process, which stops it then
         )
         self._task = self._loop.create_task(self._run(), name="ledger-comet")
@@ -123,9 +138,8 @@ class CometEngine:
         """Stop CometBFT, then close; raise what ended it, if something did."""
         self.stop_streams()
         try:
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.terminate()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             if self._task is not None:
                 await self._task
         finally:
@@ -173,11 +187,6 @@ class CometEngine:
     def comet_height(self) -> int:
         """The height of CometBFT's last block; it counts the blocks without transactions too."""
         return self._app.height
-
-    @property
-    def process_id(self) -> int:
-        """The process id of CometBFT."""
-        return self._process.pid
 
     def stop_streams(self) -> None:
         """Wake whoever waits for blocks: the process is stopping. Safe in a signal handler."""
@@ -321,11 +330,9 @@ class CometEngine:
                 await asyncio.wait({ended}, timeout=READY_EVERY_S)
         while not ended.done() and not self._stopping:
             await asyncio.wait({ended}, timeout=READY_EVERY_S * 10)
-        try:
-            return await asyncio.wait_for(asyncio.shield(ended), STOP_S_MAX)
-        except TimeoutError:
-            self._process.kill()
-            return await ended
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return await ended
 
     async def _send(self) -> None:
         """Hand over what is posted: one batch at a time, so that the order stays."""
