@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit test-hostile test-interop fuzz bench cometbft conformance conformance-cids docs format lock clean
+.PHONY: setup demo down check test test-unit test-hostile test-exact test-interop fuzz bench cometbft conformance conformance-cids docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -63,6 +63,12 @@ SUITE ?=
 conformance: setup
 	$(BIN)/lichen setup
 	$(BIN)/python tests/conformance/gateway_suite.py $(SUITE)
+
+# Exact execution says the same again and again, in four processes and two ways of compiling.
+RUNS ?= 10000
+test-exact: setup
+	$(BIN)/lichen setup
+	$(BIN)/python -m tests.integration.exact_matrix --runs $(RUNS)
 
 # Root CIDs of a 300 MB file and of 100,000 entries, beside Kubo's: over a minute.
 conformance-cids: setup

@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True):
     input_bytes_max: int = 16 * 2**20
     output_bytes_max: int = 16 * 2**20
     log_bytes_max: int = 64 * 1024
-    load_fuel_max: int = 20_000_000_000
+    load_fuel_max: int = 5_000_000_000
     fuel_max: int = 400_000_000_000
 
 

@@ -55,7 +55,10 @@ def run(
     vm = Vm(engine, fuel=fuel_max, memory_bytes=prepared.memory_bytes, time_ms=time_ms, seed=seed)
     try:
         kind, output, logs = _drive(vm, prepared, data)
-        return Outcome(kind, output, vm.fuel_used, logs)
+        fuel = vm.fuel_used
+        if fuel >= fuel_max:  # wasmtime looks now and then only: it may have gone beyond
+            return Outcome(Kind.OUT_OF_FUEL, b"", fuel_max)
+        return Outcome(kind, output, fuel, logs)
     except Stopped as stopped:
         fuel = fuel_max if stopped.kind is Kind.OUT_OF_FUEL else vm.fuel_used
         return Outcome(stopped.kind, b"", 0 if stopped.kind is Kind.INDETERMINATE else fuel)
@@ -72,7 +75,7 @@ def _drive(vm: Vm, prepared: Prepared, data: bytes) -> tuple[Kind, bytes, bytes]
     vm.call("qjs_set_runtime_and_context", handles.runtime, handles.context)
     begun = vm.call_value(handles.start, handles.undefined, vm.new_buffer(data))
     if vm.call("qjs_is_exception", begun):
-        return _refused(vm)
+        return _refused()
     limits = vm.engine.limits
     bytes_max = limits.output_bytes_max + limits.log_bytes_max + _RESULT_SPARE_BYTES
     while True:
@@ -82,15 +85,14 @@ def _drive(vm: Vm, prepared: Prepared, data: bytes) -> tuple[Kind, bytes, bytes]
         if result is not None:
             break
         if vm.call("qjs_is_exception", turned):
-            return _refused(vm)
+            return _refused()
     try:
         kind, logs, output = unpack_result(result)
     except MalformedOutputError as error:
-        return Kind.EXCEPTION, str(error).encode(), b""
+        return Kind.EXCEPTION, error.what.encode(), b""
     return kind, output, logs
 
 
-def _refused(vm: Vm) -> tuple[Kind, bytes, bytes]:
-    """Name what not even the prelude could catch: there is no memory left for it to run in."""
-    vm.call("qjs_get_exception")
-    return Kind.OUT_OF_MEMORY, b"", b""
+def _refused() -> tuple[Kind, bytes, bytes]:
+    """Name what not even the prelude could catch: the function broke what it runs on."""
+    return Kind.EXCEPTION, b"the function broke its own surroundings", b""
