@@ -18,6 +18,7 @@ from lichen.errors import PeerUnavailableError, UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lichen.cli.project.stream import StreamedBlocks
     from lichen.content import CID
     from lichen.content.profile import Profile
     from lichen.gateway.api.views import PinView
@@ -86,17 +87,18 @@ def get(
     from lichen.cli.project import fetch
 
     with connect.reader() as client:
-        blocks = fetch.blocks_of(client)
         if form is not None:
-            cid, data = fetch.read_block(blocks, target, form)
+            cid, data = fetch.read_block(fetch.blocks_of(client), target, form)
             fetch.write_bytes(data, output)
             if output is not None:
                 _say_written(cid, 1, output)
-            return
-        entry = fetch.locate(blocks, target)
-        files = fetch.write(blocks, entry, output)
-    if output is not None:
-        _say_written(entry.cid, files, output)
+        elif output is None:
+            _fetch(fetch.blocks_of(client), target, None)
+        else:
+            with progress(f"fetch {target}") as update:
+                blocks = fetch.blocks_of(client, lambda done: update(done, None))
+                cid, files = _fetch(blocks, target, output)
+            _say_written(cid, files, output)
 
 
 @app.command
@@ -172,6 +174,15 @@ def status(cid: str, /) -> None:
         ("pinned", "yes" if found.pinned else "no"),
     ]
     console.emit(found, lambda: console.fields(pairs))
+
+
+def _fetch(blocks: StreamedBlocks, target: str, output: Path | None) -> tuple[CID, int]:
+    """Write content out; return its CID and the number of files."""
+    from lichen.cli.project import fetch
+
+    entry = fetch.locate(blocks, target)
+    blocks.follow(entry.cid)
+    return entry.cid, fetch.write(blocks, entry, output)
 
 
 def _add_files(client: Client, path: str, profile: Profile, *, hidden: bool) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import libipld
 import msgspec
 
+from lichen.content.car import CarReader
 from lichen.content.ipns import RECORD_BYTES_MAX
 from lichen.errors import NotAllowedError, UserError, VerificationError
 from lichen.gateway.api import views
@@ -51,6 +52,7 @@ HISTORY_MAX = 100
 TRANSACTIONS_PER_SUBMIT_MAX = 256
 RESPONSE_BYTES_MAX = 64 * 2**20
 IPNS_RECORD = "application/vnd.ipfs.ipns-record"
+CAR = "application/vnd.ipld.car"
 
 
 class CallResult(msgspec.Struct, frozen=True):
@@ -271,6 +273,16 @@ class Client:
             answer.headers.get("lichen-run", ""),
             answer.headers.get("lichen-node", ""),
         )
+
+    def car(self, cid: CID) -> Iterator[tuple[CID, bytes]]:
+        """Yield the blocks of a DAG as they come, each checked against its hash.
+
+        Depth first, and as often as they are linked to, so in the order in which who reads the DAG
+        needs them. Raises PeerError or CarError where it breaks off, VerificationError.
+        """
+        path = f"/ipfs/{cid}?format=car&car-order=dfs&car-dups=y"
+        with self._connection.download(path, CAR) as stream:
+            yield from CarReader(stream)
 
     def logs(self, app: str, *, follow: bool = False) -> Iterator[views.LogLine]:
         """Yield an app's log lines from all nodes; signed by the app's owner."""

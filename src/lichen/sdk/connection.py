@@ -32,12 +32,31 @@ LINE_BYTES_MAX = 64 * 1024
 SILENCE_S_MAX = 60.0  # streams carry a sign of life every 15 s
 STORED_S_MAX = 300.0  # from an upload's last byte until all of it is on disk
 NONCE_BYTES = 16
+DOWNLOAD_PART_BYTES = 256 * 1024
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def quote_path(text: str) -> str:
     """Escape user text for one or more path segments."""
     return quote(text, safe="/:@!$&'()*+,;=-._~")
+
+
+class Download:
+    """A body that is read as it comes."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._left = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes; none only at the end."""
+        while not self._left:
+            part = next(self._parts, None)
+            if part is None:
+                return b""
+            self._left = part
+        part, self._left = self._left[:size], self._left[size:]
+        return part
 
 
 class Connection:
@@ -172,7 +191,21 @@ class Connection:
             if line.startswith(b"data:"):
                 yield _decode(line[len(b"data:") :], views.Event)
 
+    @contextlib.contextmanager
+    def download(self, path: str, media_type: str) -> Iterator[Download]:
+        """Open a body of any length, to be read as it comes; raise what a problem stands for."""
+        request = self._client.build_request(
+            "GET", self.base + path, headers={"accept": media_type, "accept-encoding": "identity"}
+        )
+        with self._opened(request) as response:
+            yield Download(response.iter_raw(DOWNLOAD_PART_BYTES))
+
     def _stream(self, request: httpx.Request) -> Iterator[bytes]:
+        with self._opened(request) as response:
+            yield from _split_lines(response.iter_raw())
+
+    @contextlib.contextmanager
+    def _opened(self, request: httpx.Request) -> Iterator[httpx.Response]:
         with _translated(self.base):
             response = self._client.send(request, stream=True)
         try:
@@ -180,7 +213,7 @@ class Connection:
                 response = _read(response, JSON_BYTES_MAX)
                 raise _error_of(response)
             with _translated(self.base):
-                yield from _split_lines(response.iter_raw())
+                yield response
         finally:
             response.close()
 

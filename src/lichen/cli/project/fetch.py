@@ -7,13 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from lichen.cli.project.stream import StreamedBlocks
 from lichen.content import ipld, reader
 from lichen.content.blocks import CheckedBlocks, need_block
 from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, RAW
 from lichen.errors import LimitError, PeerError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from lichen.content.blocks import Blocks
@@ -25,8 +26,8 @@ FOLDER_DEPTH_MAX = 128  # what can be added can be fetched
 FILES_MAX = 1 << 20
 
 
-def blocks_of(client: Client) -> Blocks:
-    """Return a gateway's blocks, verified."""
+def blocks_of(client: Client, progress: Callable[[int], None] | None = None) -> StreamedBlocks:
+    """Return a gateway's blocks, verified; `progress` hears how many bytes have come."""
 
     def get(cid: CID) -> bytes | None:
         answer = client.call(f"/ipfs/{cid}?format=raw", headers={"accept": RAW_BLOCK})
@@ -36,7 +37,7 @@ def blocks_of(client: Client) -> Blocks:
             raise PeerError(f"the gateway answered {answer.status} for {cid}", hint="try again")
         return answer.body
 
-    return CheckedBlocks(get)
+    return StreamedBlocks(CheckedBlocks(get), client.car, progress)
 
 
 def locate(blocks: Blocks, text: str) -> Entry:
@@ -73,31 +74,38 @@ def write_bytes(data: bytes, target: Path | None) -> None:
 
 def write(blocks: Blocks, entry: Entry, target: Path | None) -> int:
     """Write a file (to stdout without a target) or a whole folder; return the number of files."""
-    if entry.is_file and target is None:
+    if entry.target is not None:
+        shown = ascii(entry.target[:80])
+        raise UserError(f"this is a symlink to {shown}", hint="fetch what it leads to")
+    if target is None:
+        if not entry.is_file:
+            raise UserError("this is a folder", hint="say where it goes: -o FOLDER")
         for part in reader.read_file(blocks, entry.cid):
             sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
         return 1
-    if target is None:
-        raise UserError("this is a folder", hint="say where it goes: -o FOLDER")
     if entry.is_file:
         return _write_file(blocks, entry, target)
     return _write_folder(blocks, entry, target, 0, itertools.count(1))
 
 
-def _write_file(blocks: Blocks, entry: Entry, target: Path) -> int:
-    _write_parts(reader.read_file(blocks, entry.cid), target)
+def _write_file(blocks: Blocks, entry: Entry, target: Path, *, sync: bool = True) -> int:
+    _write_parts(reader.read_file(blocks, entry.cid), target, sync=sync)
     return 1
 
 
-def _write_parts(parts: Iterable[bytes | memoryview], target: Path) -> None:
-    """Write to a neighbour first, so that a broken transfer never looks like the file."""
+def _write_parts(parts: Iterable[bytes | memoryview], target: Path, *, sync: bool = True) -> None:
+    """Write to a neighbour first, so that a broken transfer never looks like the file.
+
+    The many files of a folder are not synced one by one: that took longer than all the rest.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     with open(_open_new(partial), "wb") as stream:
         stream.writelines(parts)
-        stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            stream.flush()
+            os.fsync(stream.fileno())
     partial.replace(target)
 
 
@@ -123,7 +131,7 @@ def _write_folder(
             _write_link(inner.target, place)
             count += 1
         elif inner.is_file:
-            count += _write_file(blocks, inner, place)
+            count += _write_file(blocks, inner, place, sync=False)
         else:
             count += _write_folder(blocks, inner, place, depth + 1, entries)
     return count
