@@ -37,6 +37,8 @@ library LichenProof {
     }
 
     /// @notice Tells whether `key` is absent under `root`.
+    /// @dev The root of an empty state is zero, and under it every key is absent: do not pass a root
+    /// that may never have been set.
     /// @param other The path and value hash (64 bytes) of the leaf that stands in the key's place,
     /// or nothing when the place is empty.
     function excludes(
