@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lichen.identity import Address
     from lichen.ledger.blocks import Block
     from lichen.ledger.client import LedgerClient
+    from lichen.ledger.comet.engine import CometEngine
     from lichen.ledger.engine import Engine
     from lichen.ledger.follower import Follower
     from lichen.ledger.results import Result, Status
@@ -223,8 +224,10 @@ class Payer(Protocol):
 if TYPE_CHECKING:
     from lichen.ledger.submitter import Submitter
 
-    def _engines(engine: Engine, client: LedgerClient) -> tuple[OrderingEngine, Ledger]:
-        return engine, client
+    def _engines(
+        alone: Engine, several: CometEngine, client: LedgerClient
+    ) -> tuple[OrderingEngine, OrderingEngine, Ledger]:
+        return alone, several, client
 
     def _state(a: LmdbStore, b: MemoryStore, c: Follower) -> tuple[StateStore, StateStore, Replica]:
         return a, b, c

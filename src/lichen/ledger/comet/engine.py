@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -48,8 +49,11 @@ WAITING_MAX = 4096
 BATCH_TRANSACTIONS_MAX = 1024
 BATCH_BYTES_MAX = 4 << 20
 PREDECESSOR_S_MAX = 2.0
+PREDECESSOR_EVERY_S = 0.03
+PREDECESSOR_WAITS_MAX = 64
 READY_EVERY_S = 0.05
 READ_BYTES = 1 << 20
+SOCKET_PATH_BYTES_MAX = 100
 REQUESTS_PER_TURN = 32
 
 # The end of its input, which it gets even when this process is killed, ends CometBFT: 5 s to do so
@@ -105,6 +109,7 @@ class CometEngine:
         except BaseException:
             self._store.close()
             raise
+        self._pausing = 0
         self._answer_s = settings.answer_ms / 1000
         self._worker = ThreadPoolExecutor(1, "ledger-app")
         self._turn = asyncio.Lock()
@@ -119,7 +124,7 @@ class CometEngine:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._sockets = Path(tempfile.mkdtemp(prefix="lichen-comet-"))
+        self._sockets = _socket_folder(self._home)
         app, rpc = self._sockets / "app", self._sockets / "rpc"
         self._server = await asyncio.start_unix_server(self._serve, app)
         home = files.write_run_files(
@@ -293,7 +298,7 @@ class CometEngine:
         return future
 
     async def _wait_for_predecessors(self, decoded: Sequence[Received | LedgerError]) -> None:
-        """Give blocks a moment: who was answered by another validator may ask here next."""
+        """Give what comes first a moment: it may have been sent elsewhere, or just before."""
         first: dict[Address, int] = {}
         for received in decoded:
             if isinstance(received, Received):
@@ -301,9 +306,24 @@ class CometEngine:
         deadline = self._loop.time() + PREDECESSOR_S_MAX
         for address, nonce in first.items():
             while nonce > await self._next_nonce(address):
-                left = deadline - self._loop.time()
-                if left <= 0 or not await self.wait_beyond(self.state.head.height, left):
+                if not await self._pause(deadline):
                     break
+
+    async def _pause(self, deadline: float) -> bool:
+        """Wait a little for what was sent before; False when that has lasted long enough.
+
+        A block may bring it, or the waiting room: it may be on its way there. Only some may wait,
+        since to look costs us more than to ask.
+        """
+        left = deadline - self._loop.time()
+        if left <= 0 or self._stopping or self._pausing >= PREDECESSOR_WAITS_MAX:
+            return False
+        self._pausing += 1
+        try:
+            await self.wait_beyond(self.state.head.height, min(left, PREDECESSOR_EVERY_S))
+        finally:
+            self._pausing -= 1
+        return True
 
     async def _run(self) -> None:
         """Watch CometBFT until it ends."""
@@ -418,6 +438,16 @@ class CometEngine:
     def _fail_waiting(self, error: LichenError) -> None:
         for identity in list(self._waiting):
             self._settle(identity, error)
+
+
+def _socket_folder(home: Path) -> Path:
+    """Return an empty folder of our own for sockets, whose paths have to be short."""
+    folder = home / "comet" / "run"
+    if len(os.fsencode(folder / "app")) > SOCKET_PATH_BYTES_MAX:
+        return Path(tempfile.mkdtemp(prefix="lichen-comet-"))
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    folder.mkdir(parents=True, mode=0o700)
+    return folder
 
 
 def _no_quorum() -> NoQuorumError:
