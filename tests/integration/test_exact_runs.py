@@ -176,3 +176,19 @@ def test_what_was_forged_is_not_a_snapshot(engine):
         snapshots.decode(outside.encode())
     with pytest.raises(ValueError, match="another engine"):
         Prepared(engine, replace(made, profile="exact-0"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example/x?y=%20&z=/./", "https://a.example:443/", "http://a.example:8080/a//b",
+        "http://a.example/a/../b", "http://a.example/%2E%2e/b", "http://a.example/a/%2e", "http://1.2.3/",
+        "http://A.example/", "http://a.example:80/", "http://a.example/|^`{}<>\"", "http://0x7f.1/x",
+        "http://a.example?x", "http://a.example:0/", "http://a.example/ä",
+    ],
+)  # fmt: skip
+def test_the_url_that_a_request_has_is_as_parsed(engine, url):
+    code = handler("return Response.json([request.url, new URL(request.url).href])")
+    found = once(engine, code, data=pack_request(RequestHead("GET", url), b""))
+    got, parsed = json.loads(body_of(found))
+    assert got == parsed

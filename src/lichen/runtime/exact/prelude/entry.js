@@ -1,5 +1,6 @@
 // What the host calls: install the function's module, start a run, take turns until it is over.
 const OK = 0, EXCEPTION = 1, OUT_OF_MEMORY = 2;
+const NO_LOGS = utf8("[]");
 let handler = null, result = null;
 
 expose({
@@ -24,14 +25,8 @@ function readInput(buffer) {
   const size = bytes[0] | (bytes[1] << 8) | (bytes[2] << 16) | (bytes[3] << 24);
   const head = JSON.parse(text(bytes.subarray(4, 4 + size)));
   const body = bytes.subarray(4 + size);
-  const plain = head.method === "GET" || head.method === "HEAD";
-  const init = { method: head.method, headers: head.headers };
-  if (!plain && body.length) init.body = body;
-  const request = new Request(head.url, init);
-  if (init.body && !head.headers.some(([name]) => name === "content-type")) {
-    request.headers.delete("content-type");
-  }
-  return request;
+  const plain = head.method === "GET" || head.method === "HEAD" || body.length === 0;
+  return receiveRequest(head, plain ? null : body);
 }
 
 const context = () => ({
@@ -55,13 +50,13 @@ async function answer(buffer) {
   if (body.length + packed.length > OUTPUT_BYTES_MAX) {
     throw new RangeError(`a response has at most ${OUTPUT_BYTES_MAX} bytes`);
   }
-  return concat([lengthPrefix(packed.length), packed, body]);
+  return [lengthPrefix(packed.length), packed, body];
 }
 
 function failed(error) {
   const memory = error instanceof InternalError && error.message === "out of memory";
   log("error", ["Uncaught", error]);
-  result = { kind: memory ? OUT_OF_MEMORY : EXCEPTION, output: memory ? null : utf8(describe(error)) };
+  result = { kind: memory ? OUT_OF_MEMORY : EXCEPTION, output: memory ? [] : [utf8(describe(error))] };
 }
 
 function start(buffer) {
@@ -82,11 +77,9 @@ function turn() {
 
 function finish() {
   if (state.logsDropped) state.logs.push(["warn", `${state.logsDropped} lines dropped`]);
-  const logs = utf8(JSON.stringify(state.logs));
+  const logs = state.logs.length ? utf8(JSON.stringify(state.logs)) : NO_LOGS;
   const { kind, output } = result;
-  return copyOf(concat([
-    new Uint8Array_([kind]), lengthPrefix(logs.length), logs, output ?? new Uint8Array_(0),
-  ]));
+  return concat([new Uint8Array_([kind]), lengthPrefix(logs.length), logs, ...output]).buffer;
 }
 
 return { install, start, turn, describe: (error) => copyOf(utf8(describe(error))) };

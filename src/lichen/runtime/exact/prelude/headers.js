@@ -7,13 +7,19 @@ function headerName(name) {
   return lower;
 }
 
+const isSpace = (code) => code === 32 || (code >= 9 && code <= 13 && code !== 11 && code !== 12);
+
 function headerValue(value) {
-  const trimmed = String(value).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
+  let trimmed = String(value);
+  const last = trimmed.length - 1;
+  if (isSpace(trimmed.charCodeAt(0)) || isSpace(trimmed.charCodeAt(last))) {
+    trimmed = trimmed.replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
+  }
   if (/[\0\n\r]|[^\0-\xff]/.test(trimmed)) throw new TypeError("Invalid header value");
   return trimmed;
 }
 
-let rawHeaders;
+let rawHeaders, defaultHeader, receivedHeaders;
 class Headers {
   #map = new Map(); // name -> list of values
   static {
@@ -24,6 +30,20 @@ class Headers {
         else pairs.push([name, values.join(", ")]);
       }
       return pairs;
+    };
+    // Set what is known to be well-formed, unless it is there.
+    defaultHeader = (headers, name, value) => {
+      if (!headers.#map.has(name)) headers.#map.set(name, [value]);
+    };
+    // The headers of the request, which the host has checked.
+    receivedHeaders = (pairs) => {
+      const headers = new Headers();
+      for (const [name, value] of pairs) {
+        const values = headers.#map.get(name);
+        if (values) values.push(value);
+        else headers.#map.set(name, [value]);
+      }
+      return headers;
     };
   }
   constructor(init) {
