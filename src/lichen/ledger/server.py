@@ -36,7 +36,7 @@ from lichen.errors import (
 from lichen.ledger.blocks import TRANSACTIONS_PER_REQUEST_MAX
 from lichen.ledger.engine import Engine
 from lichen.ledger.history import find_transaction
-from lichen.ledger.proofs import read_key
+from lichen.ledger.proofs import Prover, read_key
 from lichen.wire.problem import problem_of
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ class Api:
 
     def __init__(self, engine: ServedEngine) -> None:
         self._engine = engine
+        self._prover = Prover()
         self._followers = 0
         self._bodies = Budget(BODIES_BYTES_MAX)
         self._counts = {"accepted": 0, "refused": 0}
@@ -179,7 +180,7 @@ class Api:
 
     async def _proof(self, request: Request) -> Response:
         key = read_key(request.path_params["key"])
-        return _json(self._engine.view.prove(key))
+        return _json(self._prover.prove(self._engine.state, key))
 
     async def _blocks(self, request: Request) -> Response:
         first = _height(request.query_params.get("from", "1"))
