@@ -53,6 +53,7 @@ class Engine:
             else wasmtime.Module.deserialize_file(self.native, compiled)
         )
         self.current: Vm | None = None
+        self.prelude_code: bytes | None = None  # its bytecode, once somebody needed it
         linker = wasmtime.Linker(self.native)
         self._callbacks = imports.define(linker, lambda: self.current)
         self.instance_pre = linker.instantiate_pre(self.module)

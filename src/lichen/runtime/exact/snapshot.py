@@ -26,10 +26,9 @@ HEAP_MB_MIN: Final = 8
 SCRATCH_BYTES: Final = 64
 SNAPSHOT_BYTES_MAX: Final = 64 * 2**20
 ERROR_BYTES_MAX: Final = 16 * 1024
-JOBS_MAX: Final = 10_000_000
 STACK_POINTER: Final = "__stack_pointer"
-MODULE: Final = 1  # JS_EVAL_TYPE_MODULE
-SCRIPT: Final = 0
+MODULE, SCRIPT = 1, 0  # JS_EVAL_TYPE_MODULE, JS_EVAL_TYPE_GLOBAL
+STRIP_SOURCE: Final = 1 << 4  # JS_STRIP_SOURCE
 _PENDING, _FULFILLED = 0, 1
 _MIB = 2**20
 _NOTHING = bytes(32)
@@ -102,15 +101,24 @@ def take(engine: Engine, code: bytes, heap_mb: int = 64) -> Snapshot:
             f"an exact function has {HEAP_MB_MIN} to {limits.heap_mb_max} MiB of memory",
             hint="change memory_mb in lichen.toml",
         )
-    vm = Vm(
-        engine,
-        fuel=limits.load_fuel_max,
-        memory_bytes=heap_mb * _MIB + limits.spare_bytes,
-        time_ms=0,
-        seed=_NOTHING,
-    )
     try:
-        handles = _evaluate(vm, code, heap_mb)
+        if engine.prelude_code is None:
+            engine.prelude_code = _compiled(
+                engine, engine.prelude, b"lichen:prelude", SCRIPT | STRIP_SOURCE, heap_mb
+            )
+        module = _compiled(engine, code, b"index.js", MODULE, heap_mb)
+        return _taken(engine, code, engine.prelude_code, module, heap_mb)
+    except Stopped as stopped:
+        raise LoadError(
+            f"evaluating the function ended with: {stopped.kind.replace('_', ' ')}",
+            hint="do less at the top level of the module",
+        ) from None
+
+
+def _taken(engine: Engine, code: bytes, prelude: bytes, module: bytes, heap_mb: int) -> Snapshot:
+    vm = _blank(engine, heap_mb)
+    try:
+        handles = _evaluate(vm, prelude, module)
         vm.call("qjs_run_gc")
         return Snapshot(
             profile=engine.profile_id,
@@ -122,17 +130,20 @@ def take(engine: Engine, code: bytes, heap_mb: int = 64) -> Snapshot:
             fuel=vm.fuel_used,
             runs=_differences(_fresh(engine), vm.read(0, vm.memory_bytes)),
         )
-    except Stopped as stopped:
-        raise LoadError(
-            f"evaluating the function ended with: {stopped.kind.replace('_', ' ')}",
-            hint="do less at the top level of the module",
-        ) from None
     finally:
         vm.close()
 
 
-def _evaluate(vm: Vm, code: bytes, heap_mb: int) -> Handles:
-    limits = vm.engine.limits
+def _blank(engine: Engine, heap_mb: int) -> Vm:
+    """Return a QuickJS with its limits set, and nothing in it."""
+    limits = engine.limits
+    vm = Vm(
+        engine,
+        fuel=limits.load_fuel_max,
+        memory_bytes=heap_mb * _MIB + limits.spare_bytes,
+        time_ms=0,
+        seed=_NOTHING,
+    )
     vm.call("_initialize")
     if vm.call("qjs_init") != 0:
         raise LoadError("QuickJS did not start", hint="report this")
@@ -140,15 +151,50 @@ def _evaluate(vm: Vm, code: bytes, heap_mb: int) -> Handles:
     vm.call("qjs_set_memory_limit", heap_mb * _MIB)
     vm.call("qjs_set_gc_threshold", limits.gc_threshold_bytes)
     vm.scratch = vm.call("wasm_malloc", SCRATCH_BYTES)
+    return vm
+
+
+def _compiled(engine: Engine, code: bytes, name: bytes, flags: int, heap_mb: int) -> bytes:
+    """Return bytecode, made in an instance of its own.
+
+    What a compiler leaves behind in memory would double the snapshot, and be copied for every run.
+    """
+    vm = _blank(engine, heap_mb)
+    try:
+        source, file = vm.store_bytes(code), vm.store_bytes(name)
+        address = vm.call(
+            "qjs_compile", source, len(code), file, flags & MODULE, flags & STRIP_SOURCE, vm.scratch
+        )
+        if address == 0:
+            raise _not_compiled(vm)
+        return vm.read(address, vm.read_pointer(vm.scratch))
+    finally:
+        vm.close()
+
+
+def _not_compiled(vm: Vm) -> LoadError:
+    """Read a SyntaxError. No code of the function has run here that could have changed its text."""
+    error = vm.call("qjs_get_exception")
+    parts = [_text(vm, error), _text(vm, _property(vm, error, b"stack"))]
+    return LoadError("\n".join(part for part in parts if part), hint="correct the source")
+
+
+def _text(vm: Vm, value: int) -> str:
+    address = vm.call("qjs_get_string_len", value, vm.scratch)
+    size = min(vm.read_pointer(vm.scratch), ERROR_BYTES_MAX)
+    return vm.read(address, size).decode("utf-8", "replace").strip() if address else ""
+
+
+def _evaluate(vm: Vm, prelude_code: bytes, module_code: bytes) -> Handles:
     undefined = vm.call("qjs_get_undefined")
-    prelude = _eval(vm, vm.engine.prelude, b"lichen:prelude", SCRIPT)
+    prelude = _eval(vm, prelude_code)
     entry = vm.call_value(prelude, undefined, _host_object(vm), _limits_value(vm))
     if vm.call("qjs_is_exception", entry):
         raise LoadError("the prelude does not evaluate", hint="report this")
     install, start, turn, describe = (
         _property(vm, entry, name) for name in (b"install", b"start", b"turn", b"describe")
     )
-    module = _eval(vm, code, b"index.js", MODULE, describe)
+    module = _eval(vm, module_code, describe)
     namespace = _settle(vm, module, turn, describe, undefined)
     problem = vm.call_value(install, undefined, namespace)
     text = vm.buffer_bytes(problem, ERROR_BYTES_MAX)
@@ -189,11 +235,10 @@ def drain(vm: Vm) -> None:
             vm.call("qjs_get_exception")
 
 
-def _eval(vm: Vm, code: bytes, name: bytes, flags: int, describe: int = 0) -> int:
-    source, file = vm.store_bytes(code), vm.store_bytes(name)
-    value = vm.call("qjs_eval", source, len(code), file, flags)
-    vm.call("wasm_free", source)
-    vm.call("wasm_free", file)
+def _eval(vm: Vm, bytecode: bytes, describe: int = 0) -> int:
+    address = vm.store_bytes(bytecode)
+    value = vm.call("qjs_eval_bytecode", address, len(bytecode))
+    vm.call("wasm_free", address)
     if vm.call("qjs_is_exception", value):
         raise _thrown(vm, vm.call("qjs_get_exception"), describe)
     return value
