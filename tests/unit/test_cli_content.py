@@ -2,7 +2,7 @@
 
 import pytest
 
-from lichen.cli import storage
+from lichen.cli import console, storage
 from lichen.cli.main import main
 from lichen.errors import NotFoundError, PeerError, PeerUnavailableError
 from lichen.sdk.problems import error_of
@@ -43,3 +43,14 @@ def test_a_gateways_full_disk_is_not_taken_for_this_machines():
 def test_what_a_gateway_does_not_have_is_not_found_whatever_it_calls_that():
     body = b'{"type":"urn:lichen:problem:no-dnslink","title":"","status":404,"detail":"none"}'
     assert type(error_of(404, body)) is NotFoundError
+
+
+def test_a_table_of_any_length_shows_every_cell_aligned_and_harmless(capsys):
+    rows = [(f"日本-{number}\x1b[2J", number) for number in range(console.FRAMED_ROWS_MAX + 1)]
+    console.table(("name", ">bytes"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "bytes"]
+    assert [line.split() for line in lines[1:]] == [
+        [f"日本-{number}�[2J", str(number)] for number, _ in enumerate(rows)
+    ]
+    assert len({len(line) for line in lines[1:]}) == 1

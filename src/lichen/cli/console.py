@@ -18,6 +18,7 @@ from lichen.encoding import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+FRAMED_ROWS_MAX = 1_000
 CLEAR_LINE = "\r\x1b[2K"
 _GREEN, _RED, _DIM, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
@@ -86,8 +87,13 @@ def _finish(text: str, seconds: float, *, good: bool) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """Print a table to stdout; cells whose column name starts with `>` are set to the right.
 
-    Where stdout is no terminal the table is as wide as it needs to be, so that no cell is cut.
+    Where stdout is no terminal the table is as wide as it needs to be, so that no cell is cut. One
+    of FRAMED_ROWS_MAX rows and more comes as aligned text: drawing it would take longer than all
+    the rest.
     """
+    if len(rows) > FRAMED_ROWS_MAX:
+        _plain_table(columns, rows)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -100,6 +106,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         grid.add_row(*(_escape(clean(str(cell))) for cell in row))
     width = None if sys.stdout.isatty() else 240
     Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False).print(grid)
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.cells import cell_len
+
+    heads = [column.lstrip(">") for column in columns]
+    lines = [heads, *([clean(str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        cells = []
+        for column, cell, width in zip(columns, line, widths, strict=True):
+            space = " " * (width - cell_len(cell))
+            cells.append(space + cell if column.startswith(">") else cell + space)
+        print("  ".join(cells).rstrip())
 
 
 def _escape(text: str) -> str:

@@ -117,10 +117,11 @@ def ls(target: str | None = None, /) -> None:
         _list_pins()
         return
     with connect.reader() as client:
-        blocks = fetch.blocks_of(client)
+        blocks = fetch.blocks_of(client, scope="entity")
         entry = fetch.locate(blocks, target)
         if not entry.is_directory:
             raise UserError(f"{target} is no folder", hint="fetch it: lichen storage get")
+        blocks.follow(entry.cid)
         entries = list(reader.list_directory(blocks, entry.cid))
     rows = [(console.clean(e.name), e.cid, e.total_bytes or "-") for e in entries]
     console.emit(entries, lambda: console.table(("name", "cid", ">bytes"), rows))

@@ -274,13 +274,15 @@ class Client:
             answer.headers.get("lichen-node", ""),
         )
 
-    def car(self, cid: CID) -> Iterator[tuple[CID, bytes]]:
+    def car(self, cid: CID, scope: str = "all") -> Iterator[tuple[CID, bytes]]:
         """Yield the blocks of a DAG as they come, each checked against its hash.
+
+        Of scope `entity`, only those of one file, or those that list a directory.
 
         Depth first, and as often as they are linked to, so in the order in which who reads the DAG
         needs them. Raises PeerError or CarError where it breaks off, VerificationError.
         """
-        path = f"/ipfs/{cid}?format=car&car-order=dfs&car-dups=y"
+        path = f"/ipfs/{cid}?format=car&dag-scope={scope}&car-order=dfs&car-dups=y"
         with self._connection.download(path, CAR) as stream:
             yield from CarReader(stream)
 

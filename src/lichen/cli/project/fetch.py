@@ -26,8 +26,13 @@ FOLDER_DEPTH_MAX = 128  # what can be added can be fetched
 FILES_MAX = 1 << 20
 
 
-def blocks_of(client: Client, progress: Callable[[int], None] | None = None) -> StreamedBlocks:
-    """Return a gateway's blocks, verified; `progress` hears how many bytes have come."""
+def blocks_of(
+    client: Client, progress: Callable[[int], None] | None = None, *, scope: str = "all"
+) -> StreamedBlocks:
+    """Return a gateway's blocks, verified; `progress` hears how many bytes have come.
+
+    `scope` says what will be followed: `all` below a root, or a directory's `entity` alone.
+    """
 
     def get(cid: CID) -> bytes | None:
         answer = client.call(f"/ipfs/{cid}?format=raw", headers={"accept": RAW_BLOCK})
@@ -37,7 +42,7 @@ def blocks_of(client: Client, progress: Callable[[int], None] | None = None) -> 
             raise PeerError(f"the gateway answered {answer.status} for {cid}", hint="try again")
         return answer.body
 
-    return StreamedBlocks(CheckedBlocks(get), client.car, progress)
+    return StreamedBlocks(CheckedBlocks(get), lambda cid: client.car(cid, scope), progress)
 
 
 def locate(blocks: Blocks, text: str) -> Entry:
