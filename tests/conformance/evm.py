@@ -158,15 +158,16 @@ class Contract:
             if one["type"] == "error"
         }
 
-    def _data(self, name: str, arguments) -> str:
+    def data(self, name: str, arguments) -> bytes:
+        """Return what a call is sent as."""
         inputs = self._functions[name]
-        return "0x" + (selector(name, inputs) + encode(inputs, arguments)).hex()
+        return selector(name, inputs) + encode(inputs, arguments)
 
     def calls(self, calls):
         """Ask for many (name, arguments) at once; returned bytes each, None where it reverts."""
         fields = {"to": self.address, "gas": hex(CALL_GAS_MAX)}
         answers = self._evm.ask(
-            ("eth_call", [{**fields, "data": self._data(name, arguments)}, "latest"])
+            ("eth_call", [{**fields, "data": "0x" + self.data(name, arguments).hex()}, "latest"])
             for name, arguments in calls
         )
         return [_returned(answer) for answer in answers]
@@ -181,7 +182,7 @@ class Contract:
 
     def send(self, name, *arguments) -> dict:
         """Send a transaction; return its receipt, or raise RevertedError with the error's name."""
-        fields = {"to": self.address, "data": self._data(name, arguments)}
+        fields = {"to": self.address, "data": "0x" + self.data(name, arguments).hex()}
         try:
             return self._evm.transact(fields)
         except RevertedError as error:

@@ -623,6 +623,24 @@ def address_of(text):
     return Address.parse(text)
 
 
+def test_whoever_gives_too_little_gas_gets_no_answer_instead_of_a_wrong_one(harness):
+    """A precompile that runs out of gas fails, and its caller goes on with what was kept back."""
+    values = {b"key-%d" % number: b"value" for number in range(40)}
+    tree = tree_of(values)
+    voucher = sign_voucher(NETWORK, key_of("a"), bytes(32), 1)
+    calls = [
+        claim_of(tree, values, b"key-1").call(),
+        claim_of(tree, values, b"absent").call(),
+        voucher_call(NETWORK, bytes(32), 1, voucher.signature, key_of("a").address),
+    ]
+    given = range(0, 12_000, 41)
+    for call in calls:
+        data = harness.data(*call)
+        answers = harness.calls(("withGas", (gas, data)) for gas in given)
+        said = {(answer[31], answer[96:128]) for answer in answers}
+        assert said == {(0, b""), (1, (1).to_bytes(32, "big"))}
+
+
 GAS_MAX = {  # as contracts/README.md says
     "a proof of 20 siblings": 15_000,
     "a voucher": 5_000,

@@ -17,6 +17,14 @@ contract Harness {
         return LichenProof.includes(root, key, value, siblings);
     }
 
+    function withGas(uint256 allowance, bytes calldata data)
+        external
+        view
+        returns (bool answered, bytes memory answer)
+    {
+        return address(this).staticcall{gas: allowance}(data);
+    }
+
     function includesGas(bytes32 root, bytes calldata key, bytes calldata value, bytes32[] calldata siblings)
         external
         view
