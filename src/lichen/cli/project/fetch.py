@@ -11,7 +11,7 @@ from lichen.cli.project.stream import StreamedBlocks
 from lichen.content import ipld, reader
 from lichen.content.blocks import CheckedBlocks, need_block
 from lichen.content.cid import CID, DAG_CBOR, DAG_JSON, RAW
-from lichen.errors import LimitError, PeerError, UserError
+from lichen.errors import LimitError, NotFoundError, PeerError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +37,10 @@ def blocks_of(
     def get(cid: CID) -> bytes | None:
         answer = client.call(f"/ipfs/{cid}?format=raw", headers={"accept": RAW_BLOCK})
         if answer.status in {404, 410}:
-            return None
+            raise NotFoundError(
+                f"neither the gateway nor its nodes have block {cid}",
+                hint="ask who added it, or another gateway",
+            )
         if answer.status != 200:
             raise PeerError(f"the gateway answered {answer.status} for {cid}", hint="try again")
         return answer.body
