@@ -10,8 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from lichen.errors import UserError
+from lichen.runtime.engines import ensure
 from lichen.runtime.errors import LoadError
 from lichen.runtime.exact import snapshot as snapshots
+from lichen.runtime.exact.check import check
 from lichen.runtime.exact.envelope import RequestHead, pack_request, unpack_response
 from lichen.runtime.exact.imports import Stopped
 from lichen.runtime.exact.outcome import Kind
@@ -192,3 +194,11 @@ def test_the_url_that_a_request_has_is_as_parsed(engine, url):
     found = once(engine, code, data=pack_request(RequestHead("GET", url), b""))
     got, parsed = json.loads(body_of(found))
     assert got == parsed
+
+
+def test_code_is_checked_before_it_is_deployed():
+    found = check(HELLO.encode(), HEAP_MB, ensure())
+    assert len(bytes.fromhex(found.hash)) == 32
+    assert 0 < found.memory_bytes < 2**20
+    with pytest.raises(LoadError, match="SyntaxError"):
+        check(b"const x = ;", HEAP_MB, ensure())

@@ -113,6 +113,8 @@ def _build_function(
         bundle = _bundle(project, section, engines)
         root = pack.add_bytes(bundle.code)
         step.done(f"bundled {section.name}, {len(bundle.code) / 1024:,.0f} KiB, {root.cid}")
+    if section.runtime == "exact":
+        _evaluate(section, bundle.code, engines)
     return FunctionSpec(
         name=section.name,
         code=root.cid,
@@ -133,6 +135,15 @@ def _bundle(project: Project, section: FunctionSection, engines: Engines) -> Bun
     from lichen.runtime import bundle
 
     return bundle.bundle(project.root, section.main, engines=engines)
+
+
+def _evaluate(section: FunctionSection, code: bytes, engines: Engines) -> None:
+    """Make sure that nodes can evaluate an exact function; raise LoadError with its fault."""
+    from lichen.runtime.exact import check
+
+    with console.step(f"evaluate {section.name}") as step:
+        made = check.check(code, section.memory_mb, engines)
+        step.done(f"evaluated {section.name}, snapshot {made.hash[:16]}")
 
 
 def _import_site(project: Project, pack: Pack) -> CID:
