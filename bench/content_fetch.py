@@ -18,9 +18,9 @@ from pathlib import Path
 
 import uvloop
 
-from lichen.cdn import ahead
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.fetch import Fetcher
+from lichen.cdn.retrieval import ahead
+from lichen.cdn.retrieval.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
 from lichen.wire import ListenerConfig, listening

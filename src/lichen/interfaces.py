@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
-    from lichen.cdn.fetch import Fetcher
+    from lichen.cdn.retrieval.fetch import Fetcher
     from lichen.content.blocks import Blocks
     from lichen.content.cid import CID
     from lichen.content.flat import FlatFile

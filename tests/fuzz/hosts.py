@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lichen.cdn.media import SNIFFED_BYTES, UNKNOWN, media_type
-from lichen.cdn.redirects import with_query
+from lichen.cdn.sites.redirects import with_query
 from lichen.cdn.uri import route_uri
 from lichen.content import CID
 from lichen.gateway.names import Hosts

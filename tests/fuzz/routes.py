@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import re
 
-from lichen.cdn.dnslink import choose, dns_name, inline, outline
-from lichen.cdn.multiaddr import parse_http, parse_origin, protocol_names, split_multiaddr
-from lichen.cdn.routers import read_document, read_record
-from lichen.cdn.routing import RECORDS_MAX, read_filters, write_records
+from lichen.cdn.names.dnslink import choose, dns_name, inline, outline
+from lichen.cdn.retrieval.routers import read_document, read_record
+from lichen.cdn.routing.multiaddr import parse_http, parse_origin, protocol_names, split_multiaddr
+from lichen.cdn.routing.records import RECORDS_MAX, read_filters, write_records
 from lichen.errors import LichenError, PeerError
 from lichen.wire import Asgi, Ready
 from lichen.wire.answers import Work

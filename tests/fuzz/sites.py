@@ -6,9 +6,9 @@ import re
 
 from lichen.cdn.disposition import disposition
 from lichen.cdn.formats import CORS, shared_headers
-from lichen.cdn.headers import ADDED_BYTES_MAX, parse_headers
-from lichen.cdn.patterns import parse_pattern
-from lichen.cdn.redirects import MOVES, PAGES, parse_redirects
+from lichen.cdn.sites.headers import ADDED_BYTES_MAX, parse_headers
+from lichen.cdn.sites.patterns import parse_pattern
+from lichen.cdn.sites.redirects import MOVES, PAGES, parse_redirects
 from tests.fuzz.kit import refusals, require, target
 
 LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: ?[\t\x20-\x7e\x80-\xff]*\r\n")

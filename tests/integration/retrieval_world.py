@@ -9,8 +9,8 @@ import httpx
 import msgspec
 
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.fetch import NOWHERE, Fetcher
-from lichen.cdn.multiaddr import parse_origin
+from lichen.cdn.retrieval.fetch import NOWHERE, Fetcher
+from lichen.cdn.routing.multiaddr import parse_origin
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
 from lichen.content.importer import import_bytes

@@ -13,9 +13,9 @@ import pytest
 
 from lichen.cdn import delivery as deliveries
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.fetch import Fetcher
 from lichen.cdn.formats import LISTING_ENTRIES
 from lichen.cdn.pump import Pump
+from lichen.cdn.retrieval.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import CID, DAG_CBOR, RAW, BlockStore, CarReader, Link, import_directory
 from lichen.content.importer import FileBuilder, leaf_block, leaf_digest

@@ -5,8 +5,8 @@ import asyncio
 import dns.rcode
 import pytest
 
-from lichen.cdn import dnslink
-from lichen.cdn.dnslink import DnsLinks, NoDnsLinkError
+from lichen.cdn.names import dnslink
+from lichen.cdn.names.dnslink import DnsLinks, NoDnsLinkError
 from lichen.errors import PeerUnavailableError, UserError
 from tests.integration.dns_world import NameServer, serving, txt
 

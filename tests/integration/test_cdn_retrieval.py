@@ -9,9 +9,9 @@ import ssl
 
 import pytest
 
-from lichen.cdn import origins, routers
-from lichen.cdn.ahead import NODES_MAX, SLOTS, WINDOW_MAX
-from lichen.cdn.fetch import Outside
+from lichen.cdn.retrieval import origins, routers
+from lichen.cdn.retrieval.ahead import NODES_MAX, SLOTS, WINDOW_MAX
+from lichen.cdn.retrieval.fetch import Outside
 from lichen.content import CID, RAW, CarReader, Link, import_directory
 from lichen.content.ipns import Name, create_record
 from lichen.content.libp2p_key import public_key

@@ -7,10 +7,10 @@ import time
 import pytest
 from starlette.applications import Starlette
 
-from lichen.cdn.directory import NetworkDirectory, Node, OwnDirectory
-from lichen.cdn.name_store import NameStore
-from lichen.cdn.origins import Origins
-from lichen.cdn.routing_api import routing_routes
+from lichen.cdn.names.store import NameStore
+from lichen.cdn.retrieval.origins import Origins
+from lichen.cdn.routing.api import routing_routes
+from lichen.cdn.routing.directory import NetworkDirectory, Node, OwnDirectory
 from lichen.content import CID, RAW
 from lichen.content.ipns import RECORD_BYTES_MAX, Name, create_record
 from lichen.content.libp2p_key import public_key

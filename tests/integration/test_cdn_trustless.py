@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.fetch import Fetcher
 from lichen.cdn.forms.base import Place
+from lichen.cdn.retrieval.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import (
     CID,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.fetch import Fetcher
+from lichen.cdn.retrieval.fetch import Fetcher
 from lichen.cdn.serve import ContentRouter
 from lichen.content import BlockStore
 from lichen.gateway.contents import before

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from lichen.cdn.fetch import Fetcher, Outside
-from lichen.cdn.name_values import NameNotResolvedError
+from lichen.cdn.names.values import NameNotResolvedError
+from lichen.cdn.retrieval.fetch import Fetcher, Outside
 from lichen.cli.network.folder import write_config
 from lichen.content import BlockStore
 from lichen.content.ipns import Name, create_record, verify_record

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lichen.cdn.fetch import Fetcher
 from lichen.cdn.kept import Keep
-from lichen.cdn.remote import RemoteBlocks
+from lichen.cdn.retrieval.fetch import Fetcher
+from lichen.cdn.retrieval.remote import RemoteBlocks
 from lichen.content import CID, BlockStore
 from lichen.content.cid import DAG_PB, RAW
 from lichen.content.dag_pb import Link, encode

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from lichen.cdn.multiaddr import parse_origin
+from lichen.cdn.routing.multiaddr import parse_origin
 from lichen.cli.network.ports import choose_free
 from lichen.content import CID, RAW
 from tests.interop.world import (

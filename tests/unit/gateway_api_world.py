@@ -4,8 +4,8 @@ import asyncio
 
 import msgspec
 
-from lichen.cdn.name_store import NameStore
-from lichen.cdn.names import Names
+from lichen.cdn.names.resolver import Names
+from lichen.cdn.names.store import NameStore
 from lichen.content import V0_2015, V1_2025
 from lichen.content.cid import CID, RAW
 from lichen.content.store import BlockStore

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lichen.cdn import archive as archive_module
-from lichen.cdn import ustar
-from lichen.cdn.archive import archive
 from lichen.cdn.formats import NotAcceptableError
+from lichen.cdn.forms import archive as archive_module
+from lichen.cdn.forms import ustar
+from lichen.cdn.forms.archive import archive
 from lichen.content import (
     CID,
     DAG_CBOR,

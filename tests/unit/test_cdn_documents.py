@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lichen.cdn.formats import HEADERS_BYTES_MAX, LISTING_CACHE, NotAcceptableError
 from lichen.cdn.forms.base import Conditions, Place
+from lichen.cdn.forms.preview import VALUES_MAX, preview
 from lichen.cdn.plan import plan
-from lichen.cdn.preview import VALUES_MAX, preview
 from lichen.cdn.wanted import read_wanted
 from lichen.content import (
     CBOR,

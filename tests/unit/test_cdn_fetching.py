@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.cdn.ahead import (
+from lichen.cdn.retrieval.ahead import (
     CHILDREN_MAX,
     EAGER,
     NODES_MAX,
@@ -15,7 +15,7 @@ from lichen.cdn.ahead import (
     Order,
     Slots,
 )
-from lichen.cdn.health import (
+from lichen.cdn.retrieval.health import (
     HEDGE_S_MAX,
     HEDGE_S_MIN,
     PEERS_MAX,
@@ -27,9 +27,16 @@ from lichen.cdn.health import (
     HealthBook,
     retry_after_s,
 )
-from lichen.cdn.multiaddr import parse_origin
-from lichen.cdn.race import ASKED_AT_ONCE_MAX, SOURCES_MAX, Race, Reply
-from lichen.cdn.sources import GOOD_MAX, LOOKUPS_MAX, Session, Source, in_order, node_source
+from lichen.cdn.retrieval.race import ASKED_AT_ONCE_MAX, SOURCES_MAX, Race, Reply
+from lichen.cdn.retrieval.sources import (
+    GOOD_MAX,
+    LOOKUPS_MAX,
+    Session,
+    Source,
+    in_order,
+    node_source,
+)
+from lichen.cdn.routing.multiaddr import parse_origin
 from lichen.content import CID, RAW
 from lichen.content.dag_pb import Link, encode
 

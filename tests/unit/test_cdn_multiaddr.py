@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.cdn.multiaddr import (
+from lichen.cdn.routing.multiaddr import (
     HttpAddress,
     parse_http,
     parse_origin,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lichen.cdn.name_keeper import LIFETIME_S, NameKeeper, renewed
-from lichen.cdn.name_store import NameStore
+from lichen.cdn.names.keeper import LIFETIME_S, NameKeeper, renewed
+from lichen.cdn.names.store import NameStore
 from lichen.content.ipns import Name, create_record, verify_record
 from lichen.content.libp2p_key import public_key
 from lichen.identity import KeyKind, PrivateKey

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from lichen.cdn import name_store
-from lichen.cdn.name_store import NameStore
+from lichen.cdn.names import store as name_store
+from lichen.cdn.names.store import NameStore
 from lichen.content.ipns import ExpiredRecordError, InvalidRecordError, Name, create_record
 from lichen.content.libp2p_key import public_key
 from lichen.identity import KeyKind, PrivateKey

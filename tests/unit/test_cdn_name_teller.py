@@ -2,8 +2,8 @@
 
 import pytest
 
-from lichen.cdn.name_store import NameStore
-from lichen.cdn.name_teller import AGAIN_S, NameTeller
+from lichen.cdn.names.store import NameStore
+from lichen.cdn.names.teller import AGAIN_S, NameTeller
 from lichen.content.ipns import Name, create_record
 from lichen.content.libp2p_key import public_key
 from lichen.identity import KeyKind, PrivateKey

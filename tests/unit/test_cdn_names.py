@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from lichen.cdn import name_links, names
-from lichen.cdn.dnslink import Link, NoDnsLinkError, choose, dns_name, inline, outline
-from lichen.cdn.name_store import NameStore
-from lichen.cdn.name_values import NameNotResolvedError
-from lichen.cdn.names import NameLoopError, Names
+from lichen.cdn.names import links as name_links
+from lichen.cdn.names import resolver as names
+from lichen.cdn.names.dnslink import Link, NoDnsLinkError, choose, dns_name, inline, outline
+from lichen.cdn.names.resolver import NameLoopError, Names
+from lichen.cdn.names.store import NameStore
+from lichen.cdn.names.values import NameNotResolvedError
 from lichen.content import CID
 from lichen.content.ipns import Name, create_record
 from lichen.content.libp2p_key import public_key

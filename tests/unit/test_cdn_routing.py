@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.cdn.routers import read_document, read_record
-from lichen.cdn.routing import (
+from lichen.cdn.retrieval.routers import read_document, read_record
+from lichen.cdn.routing.records import (
     HTTP_GATEWAY,
     RECORDS_MAX,
     Filters,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.cdn.headers import ADDED_BYTES_MAX, RULES_MAX, parse_headers
-from lichen.cdn.patterns import parse_pattern
-from lichen.cdn.redirects import (
+from lichen.cdn.sites.headers import ADDED_BYTES_MAX, RULES_MAX, parse_headers
+from lichen.cdn.sites.patterns import parse_pattern
+from lichen.cdn.sites.redirects import (
     DYNAMIC_RULES_MAX,
     FILE_BYTES_MAX,
     LINE_BYTES_MAX,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lichen.cdn.formats import LISTING_CACHE, LISTING_ENTRIES, LocationTooLongError
 from lichen.cdn.forms.base import Conditions, Links, Place
-from lichen.cdn.listing import VERSION
+from lichen.cdn.forms.listing import VERSION
 from lichen.cdn.plan import plan
-from lichen.cdn.redirects import FILE_BYTES_MAX, RulesError, with_query
+from lichen.cdn.sites.redirects import FILE_BYTES_MAX, RulesError, with_query
 from lichen.cdn.wanted import Wanted, read_wanted
 from lichen.content import (
     CID,

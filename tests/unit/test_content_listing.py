@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.cdn.forms.base import Links
-from lichen.cdn.listing import Frame, Page, list_html, list_json, listing_etag
+from lichen.cdn.forms.listing import Frame, Page, list_html, list_json, listing_etag
 from lichen.cdn.wanted import AFTER_BYTES_MAX, read_wanted
 from lichen.content import CID, RAW, V1_2025, Link, hamt, import_directory, list_directory
 from lichen.encoding import from_json

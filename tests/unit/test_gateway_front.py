@@ -6,8 +6,8 @@ import json
 import msgspec
 import pytest
 
-from lichen.cdn.name_store import NameStore
-from lichen.cdn.names import Names
+from lichen.cdn.names.resolver import Names
+from lichen.cdn.names.store import NameStore
 from lichen.cdn.serve import ContentRouter
 from lichen.content import CID, RAW, V1_2025, BlockStore, import_directory
 from lichen.content.dag_pb import Link

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lichen.cdn.dnslink import NoDnsLinkError
+from lichen.cdn.names.dnslink import NoDnsLinkError
 from lichen.content.ipns import Name, create_record
 from lichen.content.libp2p_key import public_key
 from lichen.errors import LimitError, UserError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lichen.cdn.name_store import NameStore
+from lichen.cdn.names.store import NameStore
 from lichen.content.ipns import Name, create_record, verify_record
 from lichen.content.libp2p_key import public_key
 from lichen.errors import PeerError, UserError

@@ -3,8 +3,8 @@
 import pytest
 
 from lichen.cdn.formats import SANDBOX, file_headers, shared_headers
-from lichen.cdn.headers import parse_headers
 from lichen.cdn.media import media_type
+from lichen.cdn.sites.headers import parse_headers
 
 
 def served(name: str, rules: str = "") -> bytes:

@@ -15,14 +15,14 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from lichen.cdn.bridge import Bridge
 from lichen.cdn.formats import NotCachedError, split_content_path
 from lichen.cdn.forms.base import Conditions, Place, Plan
 from lichen.cdn.plan import plan
 from lichen.cdn.pump import Pump, Source
 from lichen.cdn.refusal import refusal_parts
-from lichen.cdn.remote import RemoteBlocks
-from lichen.cdn.sources import Session
+from lichen.cdn.retrieval.bridge import Bridge
+from lichen.cdn.retrieval.remote import RemoteBlocks
+from lichen.cdn.retrieval.sources import Session
 from lichen.cdn.wanted import Form, read_wanted
 from lichen.content import MissingBlockError
 from lichen.errors import LichenError, UserError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from lichen.cdn.fetch import Fetcher
+    from lichen.cdn.retrieval.fetch import Fetcher
     from lichen.cdn.wanted import Wanted
     from lichen.content import CID, Blocks, BlockStore
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from lichen.cdn.disposition import disposition
-from lichen.cdn.page import POLICY
+from lichen.cdn.forms.page import POLICY
 from lichen.content import CID
 from lichen.errors import UserError
 

@@ -11,7 +11,7 @@ from lichen.cdn.forms.car import plan_car
 from lichen.cdn.forms.file import plan_file
 from lichen.cdn.forms.ipld import DOCUMENT_CODECS, plan_codec, plan_document
 from lichen.cdn.forms.tar import plan_tar
-from lichen.cdn.site import NotUnixfsError
+from lichen.cdn.sites.site import NotUnixfsError
 from lichen.cdn.wanted import Form
 from lichen.content import follow
 from lichen.errors import UserError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lichen.cdn.formats import CORS, InvalidPathError
-from lichen.cdn.page import POLICY, message
+from lichen.cdn.forms.page import POLICY, message
 from lichen.errors import LichenError, UserError
 from lichen.wire import Ready
 from lichen.wire.problem import problem_of

@@ -31,7 +31,7 @@ from lichen.cdn.kept import Keep
 from lichen.cdn.media import SNIFFED_BYTES, type_of_name
 from lichen.cdn.prompt import LaterError, PromptBlocks
 from lichen.cdn.refusal import check_service_worker, refusal
-from lichen.cdn.site import (
+from lichen.cdn.sites.site import (
     NO_RULES,
     Directory,
     Found,

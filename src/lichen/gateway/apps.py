@@ -15,9 +15,9 @@ from lichen.cdn.formats import decode_path, moved_headers
 from lichen.cdn.forms.file import location_of
 from lichen.cdn.kept import Keep, Kept
 from lichen.cdn.prompt import PromptBlocks
-from lichen.cdn.redirects import MOVES, with_query
 from lichen.cdn.serve import Shelf
-from lichen.cdn.site import Moved, Rules, find_otherwise, find_page, load_rules
+from lichen.cdn.sites.redirects import MOVES, with_query
+from lichen.cdn.sites.site import Moved, Rules, find_otherwise, find_page, load_rules
 from lichen.cdn.uri import ready
 from lichen.errors import UserError
 from lichen.gateway.routes import AppRoutes

@@ -25,7 +25,7 @@ from lichen.gateway.subdomains import Subdomains, is_page, too_long
 from lichen.wire import Asgi, ContentEntry, content_answer
 
 if TYPE_CHECKING:
-    from lichen.cdn.names import Names
+    from lichen.cdn.names.resolver import Names
     from lichen.cdn.serve import ContentRouter
     from lichen.gateway.apps import Apps
     from lichen.gateway.config import GatewayConfig

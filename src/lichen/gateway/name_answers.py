@@ -10,7 +10,7 @@ from starlette.responses import Response
 from lichen.cdn.delivery import ReadOnlyError
 from lichen.cdn.disposition import disposition
 from lichen.cdn.formats import NotCachedError
-from lichen.cdn.names import TTL_S_DEFAULT, TTL_S_MAX
+from lichen.cdn.names.resolver import TTL_S_DEFAULT, TTL_S_MAX
 from lichen.cdn.wanted import MEDIA_TYPES, Form, read_wanted
 from lichen.content import CID, RAW
 from lichen.content.ipns import Name
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from lichen.cdn.forms.base import Place
-    from lichen.cdn.names import Names
+    from lichen.cdn.names.resolver import Names
     from lichen.content.ipns import Record
     from lichen.gateway.named import Asked
 

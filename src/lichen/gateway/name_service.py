@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from lichen.cdn.dnslink import DnsLinks
-from lichen.cdn.name_keeper import NameKeeper
-from lichen.cdn.name_store import NameStore
-from lichen.cdn.name_teller import NameTeller
-from lichen.cdn.names import Names
+from lichen.cdn.names.dnslink import DnsLinks
+from lichen.cdn.names.keeper import NameKeeper
+from lichen.cdn.names.resolver import Names
+from lichen.cdn.names.store import NameStore
+from lichen.cdn.names.teller import NameTeller
 from lichen.content.ipns import Name
 from lichen.content.libp2p_key import public_key
 from lichen.errors import LimitError, MachineError
@@ -21,7 +21,7 @@ from lichen.errors import LimitError, MachineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lichen.cdn.routers import Routers
+    from lichen.cdn.retrieval.routers import Routers
     from lichen.gateway.config import GatewayConfig
     from lichen.identity import PrivateKey
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from lichen.cdn.dnslink import inline, outline
 from lichen.cdn.formats import PATH_BYTES_MAX, decode_path
 from lichen.cdn.forms.base import Links, Place
-from lichen.cdn.names import Resolved
+from lichen.cdn.names.dnslink import inline, outline
+from lichen.cdn.names.resolver import Resolved
 from lichen.cdn.serve import PREFLIGHT, READ_METHODS, TO_ASGI
 from lichen.content.ipns import Name
 from lichen.errors import UserError
 from lichen.wire import Ready
 
 if TYPE_CHECKING:
-    from lichen.cdn.names import Names
+    from lichen.cdn.names.resolver import Names
     from lichen.cdn.serve import ContentRouter
     from lichen.wire import Answer, RequestHead
 

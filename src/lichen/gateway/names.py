@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from lichen.cdn.dnslink import dns_name
+from lichen.cdn.names.dnslink import dns_name
 from lichen.content import CID
 from lichen.errors import UserError
 from lichen.gateway.subdomains import LabelTooLongError, label_of

@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.directory import NetworkDirectory, Node, OwnDirectory
-from lichen.cdn.fetch import Fetcher, Outside
-from lichen.cdn.routing_api import routing_routes
+from lichen.cdn.retrieval.fetch import Fetcher, Outside
+from lichen.cdn.routing.api import routing_routes
+from lichen.cdn.routing.directory import NetworkDirectory, Node, OwnDirectory
 from lichen.cdn.serve import ContentRouter
 from lichen.cdn.upkeep import LOOK_S, Upkeep
 from lichen.content import BlockStore
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from lichen.cdn.names import Resolved
+    from lichen.cdn.names.resolver import Resolved
     from lichen.content import CID
     from lichen.gateway.placement import Health
     from lichen.identity import PrivateKey

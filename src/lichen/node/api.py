@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from lichen.cdn.routing_api import routing_routes
+from lichen.cdn.routing.api import routing_routes
 from lichen.encoding import from_json, sha256, to_json
 from lichen.errors import LichenError, LimitError, NotAllowedError
 from lichen.identity.digest import Digest

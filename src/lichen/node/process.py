@@ -20,8 +20,8 @@ import uvloop
 import lichen
 from lichen import journal
 from lichen.cdn.delivery import Delivery
-from lichen.cdn.directory import OwnDirectory
-from lichen.cdn.fetch import Fetcher
+from lichen.cdn.retrieval.fetch import Fetcher
+from lichen.cdn.routing.directory import OwnDirectory
 from lichen.cdn.serve import ContentRouter
 from lichen.cdn.upkeep import LOOK_S, Upkeep
 from lichen.content import BlockStore

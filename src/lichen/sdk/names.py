@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lichen.cdn.name_keeper import renewed
+from lichen.cdn.names.keeper import renewed
 from lichen.content import CID
 from lichen.content.ipns import (
     InvalidRecordError,

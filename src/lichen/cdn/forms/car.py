@@ -9,9 +9,9 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from lichen.cdn.disposition import disposition
-from lichen.cdn.export import export_path
 from lichen.cdn.formats import CORS, chosen_lines, fit_headers, path_lines
 from lichen.cdn.forms.base import Conditions, Place, Plan, plan_stream
+from lichen.cdn.forms.export import export_path
 
 if TYPE_CHECKING:
     from lichen.cdn.wanted import Wanted

@@ -24,10 +24,10 @@ from lichen.cdn.forms.base import (
     plan_ranges,
     plan_stream,
 )
-from lichen.cdn.listing import Frame, Page, list_html, list_json, listing_etag
+from lichen.cdn.forms.listing import Frame, Page, list_html, list_json, listing_etag
 from lichen.cdn.media import SNIFFED_BYTES, SYMLINK, media_type, type_of_name
-from lichen.cdn.redirects import with_query
-from lichen.cdn.site import (
+from lichen.cdn.sites.redirects import with_query
+from lichen.cdn.sites.site import (
     NO_RULES,
     Directory,
     Found,

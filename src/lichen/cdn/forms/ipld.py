@@ -20,7 +20,7 @@ from lichen.cdn.formats import (
     path_lines,
 )
 from lichen.cdn.forms.base import Conditions, Place, Plan, plan_bytes, plan_ranges, plan_stream
-from lichen.cdn.preview import PREVIEW_VERSION, preview
+from lichen.cdn.forms.preview import PREVIEW_VERSION, preview
 from lichen.cdn.wanted import MEDIA_TYPES, Form, Wanted
 from lichen.content import (
     CBOR,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lichen.cdn.archive import archive
 from lichen.cdn.disposition import disposition
 from lichen.cdn.formats import CORS, chosen_lines, fit_headers, path_lines
+from lichen.cdn.forms.archive import archive
 from lichen.cdn.forms.base import Conditions, Place, Plan, plan_stream
 from lichen.content import follow
 

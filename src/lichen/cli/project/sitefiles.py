@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lichen.cdn.headers import parse_headers
-from lichen.cdn.redirects import FILE_BYTES_MAX, parse_redirects
-from lichen.cdn.site import HEADERS_FILE, REDIRECTS_FILE
+from lichen.cdn.sites.headers import parse_headers
+from lichen.cdn.sites.redirects import FILE_BYTES_MAX, parse_redirects
+from lichen.cdn.sites.site import HEADERS_FILE, REDIRECTS_FILE
 from lichen.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from lichen.cdn.names import Resolved
+    from lichen.cdn.names.resolver import Resolved
     from lichen.content.cid import CID
     from lichen.content.store import BlockStore
     from lichen.gateway.api.events import EventHub

@@ -1,0 +1,1 @@
+"""Names that stand for content: IPNS records and DNSLink."""

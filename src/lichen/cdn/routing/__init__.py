@@ -1,0 +1,1 @@
+"""Delegated routing: who has what, said and read as `/routing/v1` has it."""

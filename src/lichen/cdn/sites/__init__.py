@@ -1,0 +1,1 @@
+"""Sites: what stands at a path, and the rules of `_redirects` and `_headers`."""
