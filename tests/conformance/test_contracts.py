@@ -182,7 +182,9 @@ def test_a_path_of_every_depth_is_climbed_alike(harness):
             node = hashlib.sha256(b"\1" + pair[0] + pair[1]).digest()
         claims.append(Claim(node, key, value, siblings[:depth]))
     assert agree(harness, claims) == [True] * len(claims)
-    assert agree(harness, [claims[-1].with_(siblings=siblings)]) == [False]
+    longer = claims[-1].with_(siblings=siblings)
+    assert agree(harness, [longer]) == [False]
+    assert harness.calls([longer.call()]) == [bytes(32)]  # false, and not a failure
 
 
 # --- vouchers ------------------------------------------------------------------------------------
@@ -349,6 +351,32 @@ def test_records_are_read_as_they_are_written_and_in_no_other_spelling(
     cut += [("readEpoch", (epoch[:size],)) for size in range(len(epoch))]
     longer = [("readAccount", (account + b"\0",)), ("readEpoch", (epoch + b"\0",))]
     assert harness.calls(cut + longer) == [None] * (len(cut) + 2)
+
+
+AMOUNTS = [b"", b"0", b"00", b"01", b"-1", b"+1", b" 1", b"1.0", b"1e3", b"0x1", b"9/", b"9:"]
+AMOUNTS += [b"%d" % n for n in (10, 10**22, 10**23, AMOUNT_MAX, AMOUNT_MAX + 1, 10**39)]
+AMOUNTS += [b"0" * 39, b"1" * 24, b"0" + b"1" * 23, b"9" * 39, b"1" * 300]
+
+
+def test_amounts_have_one_spelling(harness):
+    heads = {
+        amount: [
+            bytes([0x60 + len(amount)]) if len(amount) < 24 else b"",
+            bytes([0x78, len(amount)]) if len(amount) < 256 else b"",
+            b"\x79" + len(amount).to_bytes(2, "big"),
+            bytes([0x40 + len(amount)]) if len(amount) < 24 else b"",
+        ]
+        for amount in AMOUNTS
+    }
+    raws = [
+        b"\xa2\x65nonce\x00\x67balance" + head + amount
+        for amount, spelled in heads.items()
+        for head in filter(None, spelled)
+    ]
+    ours = [account_of(raw) for raw in raws]
+    theirs = harness.calls(("readAccount", (raw,)) for raw in raws)
+    assert theirs == [None if one is None else words(one.nonce, one.balance) for one in ours]
+    assert sum(one is not None for one in ours) == 6
 
 
 def account_of(raw):
