@@ -15,6 +15,7 @@ from lichen.runtime.errors import LoadError
 from lichen.runtime.exact.answers import read_report
 from lichen.runtime.exact.outcome import Kind
 from lichen.runtime.exact.pool import ExactPool
+from lichen.runtime.sandbox import NoSandbox
 from lichen.runtime.tenant import TenantSpec
 from tests.integration.exact_programs import HELLO, handler
 from tests.integration.runtime_world import OWNER, Answer, capabilities, installed_engines
@@ -136,6 +137,14 @@ async def test_workers_are_confined(pool):
         assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
         assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+
+
+async def test_without_a_sandbox_workers_run_all_the_same(tmp_path):
+    pool = ExactPool(installed_engines(), str(tmp_path), sandbox=NoSandbox())
+    try:
+        assert (await ask(await pool.claim(spec(HELLO)))).body == b"hello"
+    finally:
+        await pool.close()
 
 
 async def test_a_function_that_is_stopped_is_served_no_more(pool):

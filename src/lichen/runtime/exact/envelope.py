@@ -62,6 +62,14 @@ def pack_request(head: RequestHead, body: bytes) -> bytes:
     return len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded + body
 
 
+def split_request(data: bytes) -> tuple[bytes, bytes]:
+    """Split a run's input into head and body; raise ValueError when it is none."""
+    try:
+        return _cut(data)
+    except MalformedOutputError as error:
+        raise ValueError("the input says that it is longer than it is") from error
+
+
 def unpack_response(output: bytes) -> tuple[ResponseHead, bytes]:
     """Read the output of a run that ended `ok`; raise MalformedOutputError."""
     head, body = _cut(output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lichen.runtime.exact.envelope import MalformedOutputError, unpack_result
+from lichen.runtime.exact.envelope import MalformedOutputError, split_request, unpack_result
 from lichen.runtime.exact.imports import Stopped
 from lichen.runtime.exact.outcome import Kind, Outcome
 from lichen.runtime.exact.snapshot import STACK_POINTER, drain
@@ -51,10 +51,11 @@ def run(
         raise ValueError(f"a seed has {SEED_BYTES} bytes")
     if len(data) > engine.limits.input_bytes_max:
         raise ValueError(f"the input has more than {engine.limits.input_bytes_max} bytes")
+    head, body = split_request(data)
     fuel_max = min(fuel_max, engine.limits.fuel_max)
     vm = Vm(engine, fuel=fuel_max, memory_bytes=prepared.memory_bytes, time_ms=time_ms, seed=seed)
     try:
-        kind, output, logs = _drive(vm, prepared, data)
+        kind, output, logs = _drive(vm, prepared, head, body)
         fuel = vm.fuel_used
         if fuel >= fuel_max:  # wasmtime looks now and then only: it may have gone beyond
             return Outcome(Kind.OUT_OF_FUEL, b"", fuel_max)
@@ -66,14 +67,16 @@ def run(
         vm.close()
 
 
-def _drive(vm: Vm, prepared: Prepared, data: bytes) -> tuple[Kind, bytes, bytes]:
+def _drive(vm: Vm, prepared: Prepared, head: bytes, body: bytes) -> tuple[Kind, bytes, bytes]:
     snapshot, handles = prepared.snapshot, prepared.snapshot.handles
     vm.grow(prepared.pages - vm.memory_bytes // PAGE_BYTES)
     vm.restore(prepared.runs)
     vm.set_global(STACK_POINTER, snapshot.stack_pointer)
     vm.scratch = handles.scratch
     vm.call("qjs_set_runtime_and_context", handles.runtime, handles.context)
-    begun = vm.call_value(handles.start, handles.undefined, vm.new_buffer(data))
+    text = vm.call("qjs_new_string", vm.store_bytes(head), len(head))
+    content = vm.new_buffer(body) if body else handles.undefined
+    begun = vm.call_value(handles.start, handles.undefined, text, content)
     if vm.call("qjs_is_exception", begun):
         return _refused()
     limits = vm.engine.limits

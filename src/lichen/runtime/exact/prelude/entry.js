@@ -20,13 +20,10 @@ function install(exports) {
   else return copyOf(utf8("the main module has no default export with a fetch() method"));
 }
 
-function readInput(buffer) {
-  const bytes = new Uint8Array_(buffer);
-  const size = bytes[0] | (bytes[1] << 8) | (bytes[2] << 16) | (bytes[3] << 24);
-  const head = JSON.parse(text(bytes.subarray(4, 4 + size)));
-  const body = bytes.subarray(4 + size);
-  const plain = head.method === "GET" || head.method === "HEAD" || body.length === 0;
-  return receiveRequest(head, plain ? null : body);
+function readInput(text, buffer) {
+  const head = JSON.parse(text);
+  const plain = head.method === "GET" || head.method === "HEAD" || buffer === undefined;
+  return receiveRequest(head, plain ? null : new Uint8Array_(buffer));
 }
 
 const context = () => ({
@@ -40,13 +37,14 @@ const context = () => ({
   props: {},
 });
 
-async function answer(buffer) {
-  const request = readInput(buffer);
+async function answer(head, buffer) {
+  const request = readInput(head, buffer);
   const response = await handler.fetch(request, Object.create(null), context());
   if (!(response instanceof Response)) throw new TypeError("fetch() did not return a Response");
   const body = await takeBody(response);
-  const head = JSON.stringify({ status: response.status, headers: rawHeaders(response.headers) });
-  const packed = utf8(head);
+  const packed = utf8(
+    JSON.stringify({ status: response.status, headers: rawHeaders(response.headers) }),
+  );
   if (body.length + packed.length > OUTPUT_BYTES_MAX) {
     throw new RangeError(`a response has at most ${OUTPUT_BYTES_MAX} bytes`);
   }
@@ -59,8 +57,8 @@ function failed(error) {
   result = { kind: memory ? OUT_OF_MEMORY : EXCEPTION, output: memory ? [] : [utf8(describe(error))] };
 }
 
-function start(buffer) {
-  answer(buffer).then(
+function start(head, buffer) {
+  answer(head, buffer).then(
     (output) => { result = { kind: OK, output }; },
     failed,
   );
