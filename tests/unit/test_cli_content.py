@@ -42,7 +42,7 @@ def test_a_gateways_full_disk_is_not_taken_for_this_machines():
 
 def test_what_a_gateway_does_not_have_is_not_found_whatever_it_calls_that():
     body = b'{"type":"urn:lichen:problem:no-dnslink","title":"","status":404,"detail":"none"}'
-    assert type(error_of(404, body)) is NotFoundError
+    assert isinstance(error_of(404, body), NotFoundError)
 
 
 def test_a_table_of_any_length_shows_every_cell_aligned_and_harmless(capsys):
