@@ -232,3 +232,17 @@ def _encode_dynamic(kind, value) -> bytes:
         return size + b"".join(value)
     data = value.encode() if isinstance(value, str) else value
     return size + data + bytes(-len(data) % 32)
+
+
+def words(*values) -> bytes:
+    """Return values as the contract ABI returns them: integers as words, bytes as they are."""
+    return b"".join(v if isinstance(v, bytes) else v.to_bytes(32, "big") for v in values)
+
+
+def flipped(data, at, bit) -> bytes:
+    """Return data with one bit changed, and one byte where there was none."""
+    if not data:
+        return b"\1"
+    changed = bytearray(data)
+    changed[at % len(data)] ^= 1 << bit % 8
+    return bytes(changed)
