@@ -96,6 +96,19 @@ async def test_console_lines_reach_the_owner_with_their_run(pool):
     assert (line.level, line.text, line.run) == ("warn", "note 1", "00000000-00000000000a")
 
 
+async def test_lines_that_grow_when_they_are_passed_on_are_dropped_and_counted(pool):
+    code = handler("console.log('\\u0001'.repeat(30000)); return new Response('fine')")
+    tenant = await pool.claim(spec(code))
+    lines = asyncio.Queue()
+    tenant.on_log(lines.put_nowait)
+    pids = [worker.process.pid for worker in pool._servers]
+    assert (await ask(tenant)).body == b"fine"
+    line = await asyncio.wait_for(lines.get(), WAIT_S_MAX)
+    assert "1 lines dropped" in line.text
+    assert (await ask(tenant)).body == b"fine"
+    assert [worker.process.pid for worker in pool._servers] == pids
+
+
 async def test_code_that_cannot_be_evaluated_is_refused_and_the_next_is_served(pool):
     with pytest.raises(LoadError, match="SyntaxError"):
         await pool.claim(spec("const x = ;"))

@@ -84,9 +84,12 @@ _reports = msgspec.json.Decoder(Report)
 def send(
     channel: socket.socket, message: Order | Report, descriptors: tuple[int, ...] = ()
 ) -> bool:
-    """Send a message whole, or say that there is no room for it now."""
+    """Send a message whole, or say that it is too large or there is no room for it now."""
+    encoded = _encoder.encode(message)
+    if len(encoded) > MESSAGE_BYTES_MAX:
+        return False
     try:
-        socket.send_fds(channel, [_encoder.encode(message)], list(descriptors))
+        socket.send_fds(channel, [encoded], list(descriptors))
     except BlockingIOError:
         return False
     return True

@@ -121,7 +121,10 @@ class ExactPool:
         self._run_dir = self._run_dir or _run_dir(self._home)
         self._loader = await self._worker(None)
         for index in range(SERVERS):
-            self._servers[index] = await self._worker(index)
+            try:
+                self._servers[index] = await self._worker(index)
+            except (MachineError, TimeoutError):  # the others can do without it for a while
+                self._spawn(index)
 
     async def _worker(self, index: int | None) -> WorkerProcess:
         if self._files is None:

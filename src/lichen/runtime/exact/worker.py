@@ -255,7 +255,9 @@ class Worker:
             return
         entries = envelope.unpack_logs(outcome.logs)
         lines = answers.lines_of(entries, LOG_LINES_MAX)
-        control.send(self._channel, control.Logged(number, run_id, lines))
+        if not control.send(self._channel, control.Logged(number, run_id, lines)):
+            dropped = [("warn", f"{len(lines)} lines dropped: too much log output")]
+            control.send(self._channel, control.Logged(number, run_id, dropped))
 
 
 def main() -> None:
