@@ -65,6 +65,25 @@ async def test_code_that_unfolds_from_few_blocks_takes_no_more_memory_than_its_b
     assert peak < 4 * BYTES_MAX
 
 
+async def test_what_is_too_much_to_be_fetched_at_once_is_told_by_the_bound_it_passes(
+    store: BlockStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lichen.cdn.retrieval.fetch.BLOCKS_MAX", 10)
+    blocks = [(CID.of(RAW, b"%d" % number), b"%d" % number) for number in range(20)]
+    node = encode([Link(cid, str(n), 2) for n, (cid, _) in enumerate(blocks)], None)
+    root = CID.of(DAG_PB, node)
+    store.put_blocks([*blocks, (root, node)])
+    fetcher = Fetcher(store, tuple)
+    try:
+        with pytest.raises(LimitError, match="more than 10 blocks") as refused:
+            await fetcher.fetch(root, BYTES_MAX)
+        assert "lichen storage add" in refused.value.hint
+        with pytest.raises(LimitError, match="larger than 10 bytes"):
+            await fetcher.fetch(root, 10)
+    finally:
+        await fetcher.close()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
 async def test_a_registered_peer_at_a_private_address_is_not_asked(
     store: BlockStore, host: str

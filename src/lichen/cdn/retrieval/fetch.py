@@ -147,10 +147,7 @@ class Fetcher:
                         below = [link for link in links_of(cid, block) if link not in seen]
                         seen.update(below)
                         waiting.extend(below)
-                    if total > bytes_max + bytes_max // 8 or len(seen) > BLOCKS_MAX:
-                        raise LimitError(
-                            f"{root} is larger than {bytes_max} bytes", hint="make it smaller"
-                        )
+                    _check_bounds(root, total, len(seen), bytes_max)
             if ingest is not None:
                 await asyncio.to_thread(_commit, ingest)
 
@@ -302,6 +299,16 @@ class Fetcher:
 
 def _commit(ingest: Ingest) -> None:
     ingest.commit()
+
+
+def _check_bounds(root: CID, total_bytes: int, blocks: int, bytes_max: int) -> None:
+    if total_bytes > bytes_max + bytes_max // 8:
+        raise LimitError(f"{root} is larger than {bytes_max} bytes", hint="make it smaller")
+    if blocks > BLOCKS_MAX:
+        raise LimitError(
+            f"{root} has more than {BLOCKS_MAX} blocks, too many to be fetched at once",
+            hint="name its parts one by one, or add it: lichen storage add",
+        )
 
 
 def _over(running: dict[K, F], key: K, done: asyncio.Future[T]) -> None:
