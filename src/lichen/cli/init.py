@@ -15,7 +15,7 @@ def init(name: str = "", /, *, template: str = "hono") -> None:
     name
         The app's name and its folder; without one the current folder is used.
     template
-        hono (a JSON API), ssr (a React page) or static (a site).
+        hono (a JSON API), ssr (a React page), static (a site) or exact (the same everywhere).
     """
     from lichen.cli.project import templates
 
