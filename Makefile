@@ -53,7 +53,7 @@ fuzz: setup
 test-hostile: setup
 	$(BIN)/pytest -q -s tests/hostile
 
-# Content exchanged with other people's software: a real Kubo, a real Helia, nginx in front.
+# With other people's software: a real Kubo, a real Helia, nginx in front, ledgers by CometBFT.
 test-interop: setup
 	$(BIN)/lichen setup
 	$(BIN)/pytest -q tests/interop
