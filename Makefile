@@ -68,7 +68,8 @@ conformance: setup
 RUNS ?= 10000
 test-exact: setup
 	$(BIN)/lichen setup
-	$(BIN)/python -m tests.integration.exact_matrix --runs $(RUNS)
+	$(BIN)/pytest -q tests/exact
+	$(BIN)/python -m tests.exact.exact_matrix --runs $(RUNS)
 
 # Root CIDs of a 300 MB file and of 100,000 entries, beside Kubo's: over a minute.
 conformance-cids: setup

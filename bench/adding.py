@@ -5,6 +5,7 @@ What is timed, and how the two are made to do the same, says `content_add.py`, w
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import time
@@ -41,6 +42,7 @@ def measure(folder: Path, *, rounds: int, mib: int = MIB_OF_1_GB) -> list[Figure
         for name, run in tasks.items():
             if kubo is not None and name == "kubo":
                 kubo.prepare()
+            os.sync()  # what the one before left to be written is not to be paid by the next
             start = time.perf_counter()
             run()
             if number:

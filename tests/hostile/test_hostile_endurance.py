@@ -11,13 +11,13 @@ import pytest
 
 from lichen.content import CID, V1_2025, import_bytes, varint, write_car
 from lichen.content.cid import RAW
-from tests.integration.hostile.test_hostile_clients import (
+from tests.hostile.network.test_hostile_clients import (
     READERS_MB_MAX,
     crowd,
     get,
     many_files,  # noqa: F401 (a fixture)
 )
-from tests.integration.hostile.world import (
+from tests.hostile.network.world import (
     Dag,
     Neighbour,
     Process,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lichen.testing.network import LocalNetwork
-    from tests.integration.hostile.world import Truth
+    from tests.hostile.network.world import Truth
 
 MILLION = 1_000_000
 MILLION_MB_MAX = 600

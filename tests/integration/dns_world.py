@@ -12,6 +12,9 @@ import dns.rrset
 UDP_BYTES_MAX = 512
 
 
+PORTS_TRIED_MAX = 20
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Answers TXT questions from a map: records (owner, ttl, kind, *texts), an rcode, or silence."""
 
@@ -67,15 +70,28 @@ def txt(*texts, ttl=300, owner=None):
 @contextlib.asynccontextmanager
 async def serving():
     """Serve, until the block ends, a zone that starts empty."""
-    loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    tcp = await asyncio.start_server(server.stream, "127.0.0.1", port)
+    server = NameServer()
+    tcp, transport = await _listen(server)
     try:
         yield server
     finally:
         transport.close()
         tcp.close()
+
+
+async def _listen(server):
+    """Take one port for both protocols; another one where somebody has it for one of them."""
+    for _ in range(PORTS_TRIED_MAX):
+        tcp = await asyncio.start_server(server.stream, "127.0.0.1", 0)
+        address = tcp.sockets[0].getsockname()
+        try:
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(lambda: server, address)
+        except OSError:
+            tcp.close()
+        else:
+            return tcp, transport
+    raise OSError("no port is free for both UDP and TCP")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lichen.content import V1_2025, import_bytes
-from tests.integration.hostile.world import (
+from tests.hostile.network.world import (
     Dag,
     Neighbour,
     Process,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from lichen.content import CID
     from lichen.testing.network import LocalNetwork
-    from tests.integration.hostile.world import Truth
+    from tests.hostile.network.world import Truth
 
 CONNECTIONS = 10_000
 SOURCES = 8  # addresses to come from: each has some 28,000 ports

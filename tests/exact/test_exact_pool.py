@@ -17,7 +17,7 @@ from lichen.runtime.exact.outcome import Kind
 from lichen.runtime.exact.pool import ExactPool
 from lichen.runtime.sandbox import NoSandbox
 from lichen.runtime.tenant import TenantSpec
-from tests.integration.exact_programs import HELLO, handler
+from tests.exact.exact_programs import HELLO, handler
 from tests.integration.runtime_world import OWNER, Answer, capabilities, installed_engines
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -21,8 +21,8 @@ from lichen.runtime.exact.run import Prepared
 from lichen.runtime.exact.snapshot import take
 from lichen.runtime.exact.stack import on_large_stack
 from lichen.runtime.exact.vm import Vm
-from tests.integration.exact_programs import HELLO, HOSTILE, PROGRAMS, handler
-from tests.integration.exact_world import HEAP_MB, make_engine, outcome
+from tests.exact.exact_programs import HELLO, HOSTILE, PROGRAMS, handler
+from tests.exact.exact_world import HEAP_MB, make_engine, outcome
 
 RUNS = 2
 PROCESS_S_MAX = 240
@@ -46,7 +46,7 @@ def body_of(found):
 
 
 def start(opt_level):
-    argv = [sys.executable, "-m", "tests.integration.exact_world", opt_level, str(RUNS)]
+    argv = [sys.executable, "-m", "tests.exact.exact_world", opt_level, str(RUNS)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
 
 

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 
-from tests.integration.exact_programs import HOSTILE, PROGRAMS
+from tests.exact.exact_programs import HOSTILE, PROGRAMS
 
 LEVELS = ("speed", "none", "speed", "none")
 
@@ -22,7 +22,7 @@ def main():
     each = -(-wanted // (len(LEVELS) * programs))
     tables = []
     for level in LEVELS:
-        argv = [sys.executable, "-m", "tests.integration.exact_world", level, str(each)]
+        argv = [sys.executable, "-m", "tests.exact.exact_world", level, str(each)]
         tables.append(json.loads(subprocess.run(argv, check=True, capture_output=True).stdout))
         print(f"{level}: {programs} programs, {each} runs each", flush=True)
     wrong = [name for name in tables[0] if any(t[name] != tables[0][name] for t in tables)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.content import CarReader
-from tests.integration.hostile.world import (
+from tests.hostile.network.world import (
     Dag,
     Neighbour,
     Process,
@@ -23,7 +23,7 @@ from tests.integration.hostile.world import (
 if TYPE_CHECKING:
     from lichen.content import CID
     from lichen.testing.network import LocalNetwork
-    from tests.integration.hostile.world import Answer, Truth
+    from tests.hostile.network.world import Answer, Truth
 
 LEAF = bytes(range(250)) * 4
 FAN = 100

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.testing.network import LocalNetwork
-from tests.integration.hostile.world import Process, Truth
+from tests.hostile.network.world import Process, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

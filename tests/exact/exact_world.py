@@ -1,6 +1,6 @@
 """Engines, snapshots and runs for the tests of exact execution; also a process of its own.
 
-`python -m tests.integration.exact_world OPT_LEVEL RUNS` runs every program and prints what came out.
+`python -m tests.exact.exact_world OPT_LEVEL RUNS` runs every program and prints what came out.
 """
 
 import json
@@ -16,7 +16,7 @@ from lichen.runtime.exact.envelope import RequestHead, pack_request
 from lichen.runtime.exact.run import Prepared, run
 from lichen.runtime.exact.snapshot import take
 from lichen.runtime.exact.stack import on_large_stack
-from tests.integration.exact_programs import HOSTILE, PROGRAMS
+from tests.exact.exact_programs import HOSTILE, PROGRAMS
 
 SEED = bytes(range(32))
 TIME_MS = 1_700_000_000_000

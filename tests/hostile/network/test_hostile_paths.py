@@ -9,11 +9,11 @@ import pytest
 
 from lichen.content.cid import CID, DAG_PB, IDENTITY, RAW
 from lichen.identity import base58
-from tests.integration.hostile.world import ask
+from tests.hostile.network.world import ask
 
 if TYPE_CHECKING:
     from lichen.testing.network import LocalNetwork
-    from tests.integration.hostile.world import Truth
+    from tests.hostile.network.world import Truth
 
 GOOD = CID.of(RAW, b"nobody has this")
 CIDS = [

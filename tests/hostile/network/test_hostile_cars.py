@@ -11,7 +11,7 @@ import pytest
 from lichen.content import CID, varint, write_car
 from lichen.content.cid import RAW
 from lichen.errors import LichenError
-from tests.integration.hostile.world import Dag, Process, ask, bounded, stream_of, version_2
+from tests.hostile.network.world import Dag, Process, ask, bounded, stream_of, version_2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
