@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from lichen.content.importer import Root, check_name, import_directory, import_s
 from lichen.errors import LimitError, NotAllowedError, NotFoundError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lichen.content.dag_pb import Link
     from lichen.content.ingest import Ingest
@@ -29,6 +30,19 @@ class Added(msgspec.Struct, frozen=True):
     cid: CID
     bytes: int
     files: int
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which path is missing or may not be read, while what is below `path` is read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        what = f"there is no {error.filename or path}"
+        raise NotFoundError(what, hint="check the path") from error
+    except PermissionError as error:
+        what = f"{error.filename or path} may not be read"
+        raise NotAllowedError(what, hint="change its permissions") from error
 
 
 class TreeImport:
@@ -51,18 +65,10 @@ class TreeImport:
 
     def add(self, path: str) -> Root:
         """Stage a file or a folder; a symlink given here is followed, those below are not."""
-        try:
+        with reading(path):
             if os.path.isdir(path):
                 return self._add_folder(path, 0)
             return self._add_file(path, os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"there is no {error.filename or path}", hint="check the path"
-            ) from error
-        except PermissionError as error:
-            raise NotAllowedError(
-                f"{error.filename or path} may not be read", hint="change its permissions"
-            ) from error
 
     def _add_folder(self, path: str, depth: int) -> Root:
         if depth > DEPTH_MAX:

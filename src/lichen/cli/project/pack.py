@@ -25,7 +25,8 @@ from lichen.content.importer import (
 )
 from lichen.content.places import SPOOL, Places
 from lichen.content.profile import V1_2025, Profile
-from lichen.errors import LimitError, NotAllowedError, NotFoundError, UserError
+from lichen.content.tree import reading
+from lichen.errors import LimitError, NotFoundError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -77,18 +78,10 @@ class Pack:
 
         A symlink given here is followed where a folder is taken as it is.
         """
-        try:
+        with reading(path):
             if path.is_dir():
                 return self._add_folder(str(path), 0)
             return self._add_path(str(path), os.O_RDONLY if self._as_is else _NO_LINK)
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"there is no {error.filename or path}", hint="check the path"
-            ) from error
-        except PermissionError as error:
-            raise NotAllowedError(
-                f"{error.filename or path} may not be read", hint="change its permissions"
-            ) from error
 
     def add_bytes(self, data: bytes) -> Root:
         """Import a file that is in memory."""
