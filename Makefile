@@ -7,7 +7,7 @@ PORT ?=
 # Flags of the benchmark: make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: setup demo down check test test-unit test-hostile test-exact test-interop fuzz bench cometbft conformance conformance-cids docs format lock clean
+.PHONY: setup demo down check test test-unit test-hostile test-conformance test-exact test-interop fuzz bench cometbft conformance conformance-cids docs format lock clean
 
 setup: $(VENV)/.ready
 
@@ -41,7 +41,7 @@ test-unit: setup
 
 test: setup
 	$(BIN)/lichen setup
-	$(BIN)/pytest -q $(wildcard tests/unit tests/integration tests/conformance tests/simulation)
+	$(BIN)/pytest -q $(wildcard tests/unit tests/integration tests/simulation)
 
 # Everything that reads what strangers send, fed by coverage: make fuzz SECONDS=600 TARGET=car
 SECONDS ?= 60
@@ -52,6 +52,11 @@ fuzz: setup
 # The attacks that take more machine than a test should: 10,000 connections, a million blocks.
 test-hostile: setup
 	$(BIN)/pytest -q -s tests/hostile
+
+# CIDs, records and proofs beside the implementations of others, from packages that are locked.
+test-conformance: setup
+	$(BIN)/lichen setup
+	$(BIN)/pytest -q tests/conformance
 
 # With other people's software: a real Kubo, a real Helia, nginx in front, ledgers by CometBFT.
 test-interop: setup
